@@ -1,0 +1,203 @@
+"""Many models, one after the other or two at once, in one zygote: what `inspect` and `convert` have in common.
+
+One row for each model, in the order they were given, as soon as it is known. A model that fails is a row too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from worker import pipeline
+from worker.bundle import CODE, Bundle, gather
+from worker.errors import CustomCode, LarderError, UnreadablePath
+from worker.intake import recognise, suffix_finding, take_sample
+from worker.report import Check, Finding, Verdict
+from worker.sandbox.client import Zygote
+from worker.sandbox.limits import Limits
+
+log = logging.getLogger(__name__)
+AT_ONCE = 2  # jobs are processes; more of them than cores only wait for each other
+REFUSED, MISUSED, INTERRUPTED = 3, 2, 130  # exit statuses
+
+
+@dataclass
+class Row:
+    """What is said about one model; the fields of the JSON line, in its order."""
+
+    source: str
+    format: str | None = None
+    target: str | None = None
+    route: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+    checks: tuple[Check, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
+    error: LarderError | None = None
+    seconds: float = 0.0
+    output: Path | None = None
+    name: str = ""  # what the result will be called
+    reason: str = ""  # of the verdict, for people; in JSON the checks say it
+    hint: str = ""  # what the command line can add to the error
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """The error's sentence, and the hint."""
+        return f"{self.error.message if self.error else ''}{self.hint}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "format": self.format,
+            "target": self.target,
+            "route": list(self.route),
+            "verdict": self.verdict,
+            "checks": [check.to_json() for check in self.checks],
+            "findings": [finding.to_json() for finding in self.findings],
+            "error": {"code": self.error.code, "message": self.message} if self.error else None,
+            "seconds": self.seconds,
+            "output": str(self.output) if self.output else None,
+            **self.more,
+        }
+
+
+@dataclass(frozen=True)
+class Model:
+    """One recognised model, with what its jobs need."""
+
+    row: Row
+    bundle: Bundle
+    slug: str
+    because: str
+    zygote: Zygote
+    scratch: Path
+    custom_code: Path | None
+
+    def folder(self, name: str) -> Path:
+        """A new private folder for jobs."""
+        made = self.scratch / name
+        made.mkdir(mode=0o700)
+        return made
+
+    def examine(self) -> pipeline.Inspection:
+        """Inspect it, and note the findings in the row."""
+        folder = self.folder("inspect")
+        inspection = pipeline.inspect(
+            self.zygote,
+            self.bundle.path,
+            self.slug,
+            folder,
+            limits(),
+            custom_code=self.custom_code,
+            name=self.bundle.name,
+        )
+        self.row.findings += inspection.findings
+        return inspection
+
+
+def add_common_arguments(parser: CommandParser) -> None:
+    """The arguments of every command that takes models."""
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="A model file, or a folder whose files make up one model."
+    )
+    parser.add_argument("--json", action="store_true", help="One JSON object per model, one per line.")
+    parser.add_argument(
+        "--allow-custom-code",
+        action="store_true",
+        help="Run custom_objects.py of a model's folder, inside the sandbox, for the layers that the model needs.",
+    )
+
+
+def limits() -> Limits:
+    """What one job may use, from the settings."""
+    return Limits(
+        memory_bytes=settings.JOB_MEMORY_BYTES,
+        disk_bytes=settings.JOB_DISK_BYTES,
+        wall_seconds=settings.JOB_WALL_SECONDS,
+    )
+
+
+def work_through(
+    command: BaseCommand,
+    options: dict[str, Any],
+    rows: Sequence[Row],
+    work: Callable[[Model], None],
+    describe: Callable[[Row], str],
+) -> None:
+    """Do ``work`` for every row, print each, and exit with the status that sums them up."""
+    with Zygote() as zygote, ThreadPoolExecutor(AT_ONCE) as threads:
+        pending = [threads.submit(_settle, row, zygote, bool(options["allow_custom_code"]), work) for row in rows]
+        try:
+            for row in (future.result() for future in pending):
+                command.stdout.write(json.dumps(row.to_json()) if options["json"] else describe(row))
+                command.stdout.flush()
+        except KeyboardInterrupt:
+            threads.shutdown(wait=False, cancel_futures=True)
+            zygote.close()
+            sys.exit(INTERRUPTED)
+    if not options["json"]:
+        command.stdout.write(_sum_up(rows))
+    if any(_is_refused(row) for row in rows):
+        sys.exit(REFUSED)
+
+
+def _settle(row: Row, zygote: Zygote, allow_code: bool, work: Callable[[Model], None]) -> Row:
+    """Whatever becomes of one model, it becomes its row."""
+    started = monotonic()
+    try:
+        with _recognised(row, zygote, allow_code) as model:
+            work(model)
+    except LarderError as error:
+        row.error = error
+    except OSError as error:
+        row.error = UnreadablePath(name=row.source, reason=error.strerror or str(error))
+    except Exception:
+        reference = uuid.uuid4().hex[:8]
+        log.exception("reference %s: %s failed in a way that nobody foresaw", reference, row.source)
+        row.error = LarderError(reference=reference)
+    row.seconds = round(monotonic() - started, 3)
+    return row
+
+
+@contextmanager
+def _recognised(row: Row, zygote: Zygote, allow_code: bool) -> Iterator[Model]:
+    """The model behind a row, with a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="larder-", ignore_cleanup_errors=True) as scratch:
+        bundle = gather(Path(row.source), Path(scratch))
+        sample = take_sample(bundle.path, bundle.name)
+        item, because = recognise(sample)
+        row.format = item.slug
+        row.findings += filter(None, [suffix_finding(sample, item)])
+        code = bundle.code if allow_code else None
+        try:
+            yield Model(row, bundle, item.slug, because, zygote, Path(scratch), code)
+        except CustomCode:
+            if bundle.code and not allow_code:
+                row.hint = f" {CODE} is beside it: --allow-custom-code runs it, inside the sandbox."
+            raise
+
+
+def _is_refused(row: Row) -> bool:
+    return row.error is not None or row.verdict not in (None, Verdict.VERIFIED)
+
+
+def _sum_up(rows: Sequence[Row]) -> str:
+    refused = sum(row.error is not None for row in rows)
+    unproven = sum(row.verdict is Verdict.NOT_PROVABLE for row in rows)
+    parts = [f"{len(rows) - refused - unproven} fine"]
+    parts += [f"{unproven} not provable"] if unproven else []
+    parts += [f"{refused} refused"] if refused else []
+    return f"{len(rows)} model{'s' if len(rows) != 1 else ''}: {', '.join(parts)}."

@@ -1,0 +1,144 @@
+"""`manage.py convert MODEL… --to FORMAT --out DIR`: convert and verify. No web server, no database."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from models_app.management.commands._batch import MISUSED, Model, Row, add_common_arguments, limits, work_through
+from worker import formats, pipeline
+from worker.errors import CustomCode, LambdaRefused, LarderError, VerificationError
+from worker.report import Verdict
+
+
+class Command(BaseCommand):
+    help = "Convert model files to another format, and prove that the results compute the same."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_common_arguments(parser)
+        parser.add_argument("--to", required=True, metavar="FORMAT", help="The target; `manage.py formats` lists them.")
+        parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="The folder for the results.")
+        parser.add_argument(
+            "--option",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="An option of the target; may be repeated.",
+        )
+        parser.add_argument("--inputs", type=Path, metavar="NPZ", help="Inputs of your own to compare the models on.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        target, chosen = _target(options["to"], options["option"])
+        samples = _samples(options["inputs"])
+        out = _folder(options["out"])
+        names = _names(options["models"], formats.get(target).suffixes[0])
+        rows = [Row(source, target=target, name=name) for source, name in zip(options["models"], names, strict=True)]
+
+        def convert(model: Model) -> None:
+            result = _convert(model, chosen, samples)
+            if result.report.verdict is Verdict.DIFFERS:
+                raise VerificationError(problem=result.report.reason)
+            model.row.output = _place(result.path, out, model.row.name)
+
+        work_through(self, options, rows, convert, _describe)
+
+
+def _convert(model: Model, options: dict[str, Any], samples: Path | None) -> pipeline.Result:
+    inspection = model.examine()
+    if inspection.error and not isinstance(inspection.error, (CustomCode, LambdaRefused)):
+        raise inspection.error
+    result = pipeline.convert(
+        model.zygote,
+        pipeline.Source(model.bundle.path, model.slug, inspection.summary, model.bundle.name),
+        str(model.row.target),
+        options,
+        model.folder("convert"),
+        limits(),
+        samples=samples,
+        custom_code=model.custom_code,
+    )
+    report = result.report
+    model.row.route, model.row.verdict, model.row.checks = report.route, report.verdict, report.checks
+    model.row.findings += [finding for finding in report.findings if finding not in model.row.findings]
+    model.row.reason = report.reason
+    return result
+
+
+# What was asked for; nonsense ends the command before any work ----------------------------------------------------
+
+
+def _target(slug: str, pairs: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    given = dict(_split(pair) for pair in pairs)
+    try:
+        return slug, pipeline.check_options(slug, given)
+    except LarderError as error:
+        raise CommandError(error.message, returncode=MISUSED) from error
+
+
+def _split(pair: str) -> tuple[str, str]:
+    name, equals, value = pair.partition("=")
+    if not name or not equals:
+        raise CommandError(f"--option {pair}: expected NAME=VALUE.", returncode=MISUSED)
+    return name, value
+
+
+def _samples(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise CommandError(f"--inputs {path}: there is no such file.", returncode=MISUSED)
+    return path
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--out {path}: {error.strerror}.", returncode=MISUSED) from error
+    return path
+
+
+# Results ----------------------------------------------------------------------------------------------------------
+
+
+def _names(sources: Sequence[str], suffix: str) -> list[str]:
+    """A file name for each result, in order: the source's stem; the second of the same name gets -2."""
+    seen: Counter[str] = Counter()
+    names = []
+    for source in sources:
+        stem = _stem(Path(source).resolve())
+        seen[stem] += 1
+        names.append(f"{stem}-{seen[stem]}{suffix}" if seen[stem] > 1 else f"{stem}{suffix}")
+    return names
+
+
+def _stem(path: Path) -> str:
+    known = sorted((suffix for item in formats.formats().values() for suffix in item.suffixes), key=len, reverse=True)
+    endings = [".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".weights.h5", *known]
+    ending = next((ending for ending in endings if path.name.lower().endswith(ending)), "")
+    return path.name[: len(path.name) - len(ending)] or path.name
+
+
+def _place(result: Path, out: Path, name: str) -> Path:
+    """Move the result to the folder under its name, or the next free one: nothing that is there is overwritten."""
+    stem, suffix = name[: -len(result.suffix)], result.suffix
+    number = 1
+    while True:
+        target = out / (name if number == 1 else f"{stem}-{number}{suffix}")
+        try:
+            target.touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            continue
+        shutil.move(result, target)
+        return target
+
+
+def _describe(row: Row) -> str:
+    if row.error:
+        return f"refused       {row.source}: {row.message}"
+    return f"{row.verdict:<13} {row.source} -> {row.output} ({row.seconds:.1f} s): {row.reason}"

@@ -1,0 +1,65 @@
+"""`manage.py inspect MODEL…`: what is in a model file, and whether it loads. No web server, no database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from models_app.management.commands._batch import Model, Row, add_common_arguments, work_through
+from worker import formats
+from worker.formats._format import Summary, TensorSpec
+from worker.report import Finding
+
+
+class Command(BaseCommand):
+    help = "Say what model files hold, and whether the models load."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_common_arguments(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        rows = [Row(source, more={"recognised_by": "", "summary": None}) for source in options["models"]]
+        work_through(self, options, rows, _inspect, _describe)
+
+
+def _inspect(model: Model) -> None:
+    model.row.more["recognised_by"] = model.because
+    inspection = model.examine()
+    model.row.more["summary"] = inspection.summary.to_json()
+    if inspection.error:
+        raise inspection.error
+
+
+def _describe(row: Row) -> str:
+    if row.error:
+        lines = [f"refused  {row.source}: {row.message}"]
+    else:
+        lines = [f"readable {row.source}: {formats.get(str(row.format)).label}, {row.more['recognised_by']}"]
+    if row.more["summary"]:
+        lines += _facts(Summary.from_json(row.more["summary"]))
+    return "\n".join([*lines, *map(_finding, row.findings)])
+
+
+def _facts(summary: Summary) -> list[str]:
+    """The structure in a few indented lines, each only where there is something to say."""
+    facts = {
+        "inputs": ", ".join(map(_spec, summary.inputs)),
+        "outputs": ", ".join(map(_spec, summary.outputs)),
+        "parameters": f"{summary.parameters:,}" if summary.parameters is not None else "",
+        "layers": str(len(summary.layers) or ""),
+        "written by": ", ".join(f"{name} {version}" for name, version in summary.producer.items()),
+        "needs code": ", ".join(summary.custom_objects),
+        "imports": ", ".join(summary.imports[:20]),
+    }
+    return [f"         {name}: {text}" for name, text in facts.items() if text]
+
+
+def _spec(spec: TensorSpec) -> str:
+    shape = "any shape" if spec.shape is None else "×".join("?" if size is None else str(size) for size in spec.shape)
+    return f"{spec.name} ({shape or 'scalar'}, {spec.dtype})"
+
+
+def _finding(finding: Finding) -> str:
+    return f"         {finding.severity}: {finding.sentence}"

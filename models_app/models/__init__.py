@@ -1,0 +1,27 @@
+"""The tables of Larder, one module per noun of the domain."""
+
+from models_app.models.audit import SYSTEM, Actor, AuditEvent, Tag, record
+from models_app.models.catalog import Artifact, ModelVersion, RegisteredModel
+from models_app.models.conversions import Conversion, WorkerNode
+from models_app.models.sharing import ShareLink
+from models_app.models.teams import Membership, Role, Team, can
+from models_app.models.uploads import Upload
+
+__all__ = [
+    "SYSTEM",
+    "Actor",
+    "Artifact",
+    "AuditEvent",
+    "Conversion",
+    "Membership",
+    "ModelVersion",
+    "RegisteredModel",
+    "Role",
+    "ShareLink",
+    "Tag",
+    "Team",
+    "Upload",
+    "WorkerNode",
+    "can",
+    "record",
+]

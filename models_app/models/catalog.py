@@ -1,0 +1,185 @@
+"""What a team keeps: registered models, their versions, and the files of each version."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.urls import reverse
+
+from models_app.models.fields import PlainJSONField
+from models_app.models.leases import Leased, expired, new_lease, untold
+from models_app.models.teams import Team
+from worker.formats._format import Summary
+from worker.report import Finding, findings_from_json
+
+if TYPE_CHECKING:
+    from models_app.models.teams import Person
+
+
+class RegisteredModelQuerySet(models.QuerySet["RegisteredModel"]):
+    def visible_to(self, user: Person) -> RegisteredModelQuerySet:
+        """The models of the teams this person belongs to."""
+        return self.filter(team__in=Team.objects.visible_to(user))
+
+
+class RegisteredModel(models.Model):
+    """A named thing a team keeps; on pages simply "model"."""
+
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="models")
+    slug = models.SlugField(max_length=80)
+    name = models.CharField(max_length=100)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = RegisteredModelQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-updated_at"]
+        constraints = [models.UniqueConstraint(fields=["team", "slug"], name="model_slug_is_unique_in_team")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("model", args=[self.team.slug, self.slug])
+
+
+class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
+    def visible_to(self, user: Person) -> ModelVersionQuerySet:
+        """The versions in the teams this person belongs to."""
+        return self.filter(model__team__in=Team.objects.visible_to(user))
+
+    def claim(self, pk: int) -> uuid.UUID | None:
+        """Take the inspection of this version; None where somebody else has it or nothing is left to do."""
+        free = Q(lease_token__isnull=True) | expired()
+        lease = new_lease()
+        waiting = self.filter(free, pk=pk, state=ModelVersion.State.WAITING, attempt__lt=settings.MAX_ATTEMPTS)
+        taken = waiting.update(attempt=F("attempt") + 1, **lease)
+        return uuid.UUID(str(lease["lease_token"])) if taken else None
+
+    def held(self, pk: int, token: uuid.UUID) -> ModelVersionQuerySet:
+        """The version, as long as this token holds its inspection."""
+        return self.filter(pk=pk, state=ModelVersion.State.WAITING, lease_token=token)
+
+    def lost(self) -> ModelVersionQuerySet:
+        """Inspections whose worker went silent."""
+        return self.filter(expired(), state=ModelVersion.State.WAITING)
+
+    def overdue(self) -> ModelVersionQuerySet:
+        """Inspections that nobody holds and no worker was told of lately."""
+        return self.filter(untold(), state=ModelVersion.State.WAITING, lease_token__isnull=True)
+
+
+class ModelVersion(Leased):
+    """One numbered, immutable upload.
+
+    waiting     a worker has yet to inspect it, or holds the lease and does
+    inspected   there is a Summary
+    unreadable  ``error`` says why
+
+    waiting → inspected | unreadable, by a conditional UPDATE fenced by the lease's token. The uploaded file is kept
+    and can be downloaded in every state.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Being inspected"
+        INSPECTED = "inspected", "Inspected"
+        UNREADABLE = "unreadable", "Cannot be loaded"
+
+    model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    uploaded_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    uploaded_at = models.DateTimeField(auto_now_add=True)
+    upload_name = models.CharField(max_length=255)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.WAITING)
+    recognised_by = models.CharField(max_length=300, blank=True)
+    summary_data = PlainJSONField(default=dict)
+    findings_data = PlainJSONField(default=list)
+    error = PlainJSONField(null=True)  # LarderError.to_json
+
+    objects = ModelVersionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "number"], name="version_number_is_unique_in_model"),
+            models.CheckConstraint(
+                condition=~Q(state="unreadable") | Q(error__isnull=False), name="unreadable_version_says_why"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} v{self.number}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("version", args=[self.model.team.slug, self.model.slug, self.number])
+
+    @property
+    def team(self) -> Team:
+        return self.model.team
+
+    @property
+    def summary(self) -> Summary:
+        return Summary.from_json(self.summary_data)
+
+    @property
+    def findings(self) -> list[Finding]:
+        return findings_from_json(self.findings_data)
+
+    @property
+    def source(self) -> Artifact:
+        """The file as it was uploaded."""
+        return self.artifacts.get(origin=Artifact.Origin.UPLOADED)
+
+
+class ArtifactQuerySet(models.QuerySet["Artifact"]):
+    def visible_to(self, user: Person) -> ArtifactQuerySet:
+        """The files in the teams this person belongs to."""
+        return self.filter(version__model__team__in=Team.objects.visible_to(user))
+
+
+class Artifact(models.Model):
+    """Stored bytes in exactly one format; the bytes lie in the store under their sha256."""
+
+    class Origin(models.TextChoices):
+        UPLOADED = "uploaded", "Uploaded"
+        CONVERTED = "converted", "Converted"
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="artifacts")
+    format = models.SlugField(max_length=32)  # a slug of worker.formats; no choices, formats are not a table
+    name = models.CharField(max_length=255)  # the download's name
+    sha256 = models.CharField(max_length=64, db_index=True)
+    size = models.PositiveBigIntegerField()  # bytes
+    origin = models.CharField(max_length=10, choices=Origin.choices)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ArtifactQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["version"], condition=Q(origin="uploaded"), name="one_upload_per_version"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return self.version.get_absolute_url()
+
+    @property
+    def team(self) -> Team:
+        return self.version.model.team
+
+    @property
+    def is_shareable(self) -> bool:
+        """Pickles stay in the team: whoever opens one runs what is in it."""
+        return self.format != "pickle"
+
+    @property
+    def download_url(self) -> str:
+        return reverse("download", args=[self.pk, self.name])

@@ -1,0 +1,116 @@
+"""The content-addressed store: each file lies under its sha256, is written once and never changed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from django.conf import settings
+from django.http import UnreadablePostError
+from django.template.defaultfilters import filesizeformat
+
+from worker.errors import EmptyFile, IncompleteUpload, StoreFull, TooLarge
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where bytes lie, and how many they are."""
+
+    sha256: str
+    size: int
+
+
+def prepare() -> None:
+    """Make the folders that Larder writes to; only its own account may look into them."""
+    for folder in (settings.STORE_ROOT, settings.STAGING_ROOT, settings.JOBS_ROOT):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def path_of(sha256: str) -> Path:
+    """Where the bytes with this hash lie, or would lie."""
+    root: Path = settings.STORE_ROOT
+    return root / sha256[:2] / sha256
+
+
+def receive(stream: Readable, expected: int, limit: int, name: str) -> Stored:
+    """Store exactly ``expected`` bytes of the stream, in constant memory.
+
+    Raises EmptyFile and TooLarge before the first byte is read, IncompleteUpload and StoreFull after.
+    """
+    if expected == 0:
+        raise EmptyFile(name=name)
+    if expected > limit:
+        raise too_large(expected, limit, name)
+    with _staged(name) as file:
+        digest, received = _copy(stream, file, expected)
+        if received != expected:
+            raise IncompleteUpload(name=name, received=received, expected=expected)
+        return _publish(file, Stored(digest, received))
+
+
+def adopt(path: Path) -> Stored:
+    """Store a copy of a finished file. What is hashed is what was copied, whatever becomes of the original."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as source, _staged(path.name) as file:
+        return _publish(file, Stored(*_copy(source, file, os.fstat(descriptor).st_size)))
+
+
+def too_large(size: int, limit: int, name: str) -> TooLarge:
+    return TooLarge(name=name, size=filesizeformat(size), limit=filesizeformat(limit), setting="LARDER_MAX_UPLOAD_MB")
+
+
+@contextmanager
+def _staged(name: str) -> Iterator[BinaryIO]:
+    """A temporary file on the store's own disk that is gone afterwards, whatever happens."""
+    prepare()
+    try:
+        with tempfile.NamedTemporaryFile(dir=settings.STAGING_ROOT) as file:
+            yield cast("BinaryIO", file)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreFull(name=name) from None
+        raise
+
+
+def _copy(stream: Readable, file: BinaryIO, expected: int) -> tuple[str, int]:
+    digest, received = hashlib.sha256(), 0
+    with suppress(UnreadablePostError):  # the sender went away: what arrived is counted by the caller
+        while chunk := stream.read(min(CHUNK_BYTES, expected - received)):
+            digest.update(chunk)
+            file.write(chunk)
+            received += len(chunk)
+    return digest.hexdigest(), received
+
+
+def _publish(file: BinaryIO, stored: Stored) -> Stored:
+    """Give the staged file its name in the store, after its bytes have reached the disk."""
+    file.flush()
+    os.fchmod(file.fileno(), 0o440)
+    os.fsync(file.fileno())
+    target = path_of(stored.sha256)
+    target.parent.mkdir(exist_ok=True, mode=0o700)
+    with suppress(FileExistsError):  # the same bytes are there already
+        os.link(file.name, target)
+    _sync_folder(target.parent)
+    return stored
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

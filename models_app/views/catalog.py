@@ -1,0 +1,136 @@
+"""A team's models, their versions and their files."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from models_app.actions import catalog
+from models_app.models import Artifact, AuditEvent, Conversion, ModelVersion, RegisteredModel, Team, WorkerNode
+from models_app.views.access import Request, actor, may, team_or_404
+from models_app.views.downloads import send
+from models_app.views.rows import SHARE_CHOICES, file_rows, format_of, model_rows, offer_rows, version_rows
+from worker import formats
+
+PAGE_SIZE = 50
+EVENTS = 20
+SORTS = {
+    "recent": ("Last changed", "-updated_at"),
+    "name": ("Name", "name"),
+    "oldest": ("Oldest first", "created_at"),
+}
+
+
+def fragment_or_page(request: HttpRequest, fragment: str, page: str) -> str:
+    """htmx asks for the part that changes; everybody else for the page.
+
+    Such views vary on HX-Request, or the browser's Back button shows the part that it has cached for the address.
+    """
+    wants_part = request.headers.get("HX-Request") == "true" and request.headers.get("HX-Boosted") != "true"
+    return fragment if wants_part else page
+
+
+@require_safe
+def home(request: Request) -> HttpResponse:
+    teams = list(Team.objects.visible_to(request.user).order_by("name"))
+    if len(teams) == 1:
+        return redirect(teams[0])
+    return render(request, "teams/home.html", {})
+
+
+@vary_on_headers("HX-Request")
+@require_safe
+def team(request: Request, team: str) -> HttpResponse:
+    found = team_or_404(request, team)
+    filters = {name: request.GET.get(name, "") for name in ("q", "format", "sort")}
+    page = Paginator(_filtered(found, filters), PAGE_SIZE).get_page(request.GET.get("page"))
+    rows = model_rows(list(page))
+    query = urlencode({name: value for name, value in filters.items() if value})
+    context = {
+        "team": found,
+        "may": may(request.user, found),
+        "rows": rows,
+        "page_obj": page,
+        "total": found.models.count(),
+        "filters": filters,
+        "format_choices": [(item.slug, item.label) for item in formats.formats().values()],
+        "sort_choices": [(value, label) for value, (label, _) in SORTS.items()],
+        "query": f"{query}&" if query else "",
+        "poll_seconds": 5 if any(row.running for row in rows) else 0,
+    }
+    return render(request, fragment_or_page(request, "catalog/_models.html", "catalog/team.html"), context)
+
+
+def _filtered(team: Team, filters: dict[str, str]) -> QuerySet[RegisteredModel]:
+    models = team.models.select_related("team")
+    if filters["q"]:
+        models = models.filter(name__icontains=filters["q"])
+    if filters["format"]:
+        having = Artifact.objects.filter(format=filters["format"], version__model__team=team)
+        models = models.filter(pk__in=having.values("version__model"))
+    return models.order_by(SORTS.get(filters["sort"], SORTS["recent"])[1], "pk")
+
+
+@require_safe
+def model(request: Request, team: str, model: str) -> HttpResponse:
+    found = team_or_404(request, team)
+    kept = get_object_or_404(found.models.select_related("team"), slug=model)
+    versions = kept.versions.select_related("uploaded_by", "model__team")
+    context = {"team": found, "may": may(request.user, found), "model": kept, "rows": version_rows(list(versions))}
+    return render(request, "catalog/model.html", context)
+
+
+def version_or_404(request: Request, team: str, model: str, number: int) -> ModelVersion:
+    versions = ModelVersion.objects.visible_to(request.user).select_related("model__team", "uploaded_by")
+    return get_object_or_404(versions, model__team__slug=team, model__slug=model, number=number)
+
+
+@vary_on_headers("HX-Request")
+@require_safe
+def version(request: Request, team: str, model: str, number: int) -> HttpResponse:
+    found = version_or_404(request, team, model, number)
+    context = _version_context(found) | {"may": may(request.user, found.team)}
+    return render(request, fragment_or_page(request, "catalog/_version.html", "catalog/version.html"), context)
+
+
+def _version_context(version: ModelVersion) -> dict[str, Any]:
+    source = version.source
+    waiting = version.state == ModelVersion.State.WAITING
+    busy = waiting or Conversion.objects.unfinished().filter(version=version).exists()
+    return {
+        "team": version.team,
+        "model": version.model,
+        "version": version,
+        "source": source,
+        "format": format_of(source.format),
+        "is_pickle": source.format == "pickle",
+        "files": file_rows(version),
+        "offers": offer_rows(version),
+        "summary": version.summary,
+        "findings": version.findings,
+        "error": version.error,
+        "events": _events(version),
+        "share_choices": SHARE_CHOICES,
+        "worker_problem": WorkerNode.objects.problem() if busy else "",
+        "poll_seconds": 1 if busy else 0,
+    }
+
+
+def _events(version: ModelVersion) -> QuerySet[AuditEvent]:
+    """The latest of what happened to the version, its files and its conversions."""
+    addresses = [version.get_absolute_url(), *(each.get_absolute_url() for each in version.conversions.all())]
+    return version.team.history.filter(subject_url__in=addresses)[:EVENTS]
+
+
+@require_safe
+def download(request: Request, pk: int, name: str) -> HttpResponseBase:
+    artifacts = Artifact.objects.visible_to(request.user).select_related("version__model__team")
+    artifact = get_object_or_404(artifacts, pk=pk, name=name)
+    return send(request, artifact, lambda: catalog.record_download(actor(request), artifact))

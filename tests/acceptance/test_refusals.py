@@ -1,0 +1,84 @@
+"""Files that people upload by mistake: each is answered with a sentence on the page, and nothing is lost."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from playwright.sync_api import FilePayload, Page, expect
+
+from tests.acceptance.walk import PATIENCE, choose
+from tests.worker.files import ARCHITECTURE, GRAPH, HTML, KERAS, NPZ, lfs_pointer, zipped
+
+DENSE = (
+    '{"class_name": "Sequential", "config": {"name": "m", "layers": [{"class_name": "Dense", "config": {"name": "d", '
+    '"units": 3, "activation": "linear", "batch_input_shape": [null, 4]}}]}, "keras_version": "2.15.0", '
+    '"backend": "tensorflow"}'
+)
+
+
+def payload(name: str, content: bytes | str) -> FilePayload:
+    raw = content.encode() if isinstance(content, str) else content
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": raw}
+
+
+def npz(*shapes: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, *[np.ones(shape, "float32") for shape in shapes])
+    return buffer.getvalue()
+
+
+REFUSED = {
+    "an empty file": ([payload("model.keras", b"")], "is empty"),
+    "an HTML page": ([payload("model.keras", HTML)], "HTML page"),
+    "a Git-LFS pointer": ([payload("model.h5", lfs_pointer())], "Git-LFS pointer"),
+    "a truncated zip": ([payload("model.keras", KERAS[:-40])], "damaged"),
+    "an architecture alone": ([payload("architecture.json", ARCHITECTURE)], "weights"),
+    "weights alone": ([payload("weights.npz", NPZ)], "architecture"),
+    "a SavedModel without variables": ([payload("model.zip", zipped({"saved_model.pb": GRAPH}))], "variables"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused_where_it_was_chosen(signed_in_page: Page, kind: str) -> None:
+    files, words = REFUSED[kind]
+    page = signed_in_page
+    choose(page, files, "my soup")
+    said = page.locator("[data-said=bad]").first
+    expect(said).to_contain_text(words, timeout=PATIENCE)
+    expect(page.get_by_label("Name of the new model")).to_have_value("my soup")
+    page.goto("/")
+    page.get_by_role("link", name="History").click()
+    expect(page.locator("main")).to_contain_text("had an upload refused")
+
+
+def test_weights_that_do_not_fit_are_told_and_kept(signed_in_page: Page) -> None:
+    page = signed_in_page
+    choose(page, [payload("architecture.json", DENSE), payload("weights.npz", npz((5, 3), (3,)))], "misfit")
+    expect(page.locator("main")).to_contain_text("The weights do not fit the architecture", timeout=PATIENCE)
+    expect(page.locator("main")).to_contain_text("is kept and can be downloaded")
+    expect(page.get_by_role("link", name="Download").first).to_be_visible()
+
+
+def test_a_misleading_suffix_is_noted(signed_in_page: Page) -> None:
+    page = signed_in_page
+    choose(page, [payload("model.h5", KERAS)], "wrong suffix")
+    expect(page.locator("#safety")).to_contain_text(".h5", timeout=PATIENCE)
+
+
+def test_a_pickle_is_answered_with_the_names_that_it_would_import(signed_in_page: Page) -> None:
+    page = signed_in_page
+    choose(page, [payload("model.pkl", b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x02ls\x85R.")])
+    page.wait_for_url("**/why-not-pickle/**", timeout=PATIENCE)
+    expect(page.get_by_role("heading", name="Why not pickle?")).to_be_visible()
+    expect(page.locator("#imports")).to_contain_text("posix.system", timeout=PATIENCE)
+
+
+def test_a_direction_that_does_not_exist_says_why(signed_in_page: Page) -> None:
+    page = signed_in_page
+    page.get_by_role("link", name="Sample classifier", exact=True).click()
+    page.get_by_role("link", name="Version 1").click()
+    row = page.locator("#convert li", has=page.get_by_text("Pickle", exact=True))
+    expect(row).to_contain_text("Not possible")
+    expect(row.get_by_role("checkbox")).to_have_count(0)

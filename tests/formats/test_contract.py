@@ -1,0 +1,57 @@
+"""What every format promises: it knows its own files and no other's, it says what it is, it is documented."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.formats.models import TARGETS
+from worker import formats, intake
+from worker.formats._format import Sample
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "formats"
+
+
+@pytest.mark.parametrize("slug", TARGETS)
+def test_it_knows_its_own_files_and_no_other_format_does(slug: str, made_file: Callable[[str, str], Path]) -> None:
+    path = made_file("dense", slug)
+    sample = intake.take_sample(path, path.name)
+    assert [item.slug for item in formats.matches(sample)] == [slug]
+    assert intake.recognise(sample)[0].slug == slug
+
+
+@pytest.mark.parametrize("slug", TARGETS)
+def test_the_name_decides_nothing(slug: str, made_file: Callable[[str, str], Path]) -> None:
+    sample = intake.take_sample(made_file("dense", slug), "holiday.jpg")
+    assert [item.slug for item in formats.matches(sample)] == [slug]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"{}", b"\x89HDF\r\n\x1a\n" + bytes(900), b"PK\x05\x06" + bytes(18)]
+)
+def test_other_bytes_belong_to_none(content: bytes) -> None:
+    sample = Sample("model.keras", len(content), content)
+    assert [item.slug for item in formats.matches(sample) if item.slug in TARGETS] == []
+
+
+@pytest.mark.parametrize("slug", TARGETS)
+def test_it_is_documented(slug: str) -> None:
+    item = formats.get(slug)
+    page = (DOCS / f"{slug}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {item.label}\n")
+    assert all(f"`{suffix}`" in page for suffix in item.suffixes)
+
+
+@pytest.mark.parametrize("slug", TARGETS)
+def test_its_snippet_is_python_and_names_the_file(slug: str) -> None:
+    snippet = formats.get(slug).snippet
+    assert "{file}" in snippet
+    ast.parse(snippet.replace("{file}", "model.bin"))
+
+
+@pytest.mark.parametrize("slug", TARGETS)
+def test_a_result_can_be_run(slug: str) -> None:
+    assert formats.get(slug).load is not None

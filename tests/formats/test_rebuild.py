@@ -1,0 +1,175 @@
+"""Models that tf-keras builds and saves, rebuilt for Keras 3 from their own description: the same values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.formats.models import assert_same, convert, load, stir
+from worker.errors import ModelError
+from worker.formats._architecture import Architecture, parse
+from worker.formats._rebuild import rebuild
+
+
+def nested_and_shared(keras: Any) -> Any:
+    """A nested model that is called twice, a deferred one, a frozen layer inside."""
+    layers = keras.layers
+    inner = keras.Sequential([layers.Dense(4, "relu", input_shape=(5,)), layers.BatchNormalization()], name="inner")
+    late = keras.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.Dense(2)], name="late")
+    left, right = keras.Input((5,), name="left"), keras.Input((5,), name="right")
+    inner.layers[0].trainable = False
+    return keras.Model([left, right], [late(inner(left)), layers.Add(name="sum")([inner(left), inner(right)])])
+
+
+def two_outputs_inside(keras: Any) -> Any:
+    layers = keras.layers
+    x = keras.Input((6,))
+    y = layers.Dense(6)(x)
+    inner = keras.Model(x, [y, layers.Dense(2)(y)], name="two")
+    start = keras.Input((6,), name="start")
+    first, second = inner(start)
+    return keras.Model(start, layers.Concatenate(name="all")([second, *inner(first)]))
+
+
+def encoder_decoder(keras: Any) -> Any:
+    layers = keras.layers
+    x = keras.Input((7, 4), name="x")
+    sequence, hidden, cell = layers.LSTM(5, return_state=True, return_sequences=True)(x)
+    return keras.Model(x, layers.LSTM(5, name="decoder")(sequence, initial_state=[hidden, cell]))
+
+
+def cells(keras: Any) -> Any:
+    layers = keras.layers
+    x = keras.Input((7, 4), name="x")
+    y = layers.RNN([layers.LSTMCell(3), layers.GRUCell(4)], return_sequences=True)(x)
+    return keras.Model(x, layers.Bidirectional(layers.GRU(2, recurrent_activation="hard_sigmoid"), name="out")(y))
+
+
+def time_distributed(keras: Any) -> Any:
+    layers = keras.layers
+    inner = keras.Sequential([layers.Conv2D(2, 3, input_shape=(6, 6, 1)), layers.Flatten(), layers.Dense(3)])
+    x = keras.Input((4, 6, 6, 1), name="x")
+    return keras.Model(x, layers.TimeDistributed(inner, name="out")(x))
+
+
+def attention(keras: Any) -> Any:
+    layers = keras.layers
+    query, value = keras.Input((4, 6), name="query"), keras.Input((5, 6), name="value")
+    heads = layers.MultiHeadAttention(2, 3, value_dim=4, output_shape=5)(query, value)
+    plain = layers.Attention(use_scale=True)([query, value])
+    return keras.Model([query, value], layers.Concatenate(name="out")([heads, plain]))
+
+
+def operations(keras: Any) -> Any:
+    import tensorflow as tf
+
+    x = keras.Input((6,), name="x")
+    y = tf.concat([tf.nn.relu(x * 2.0 + 1.0), x], axis=-1)
+    y = tf.reduce_mean(tf.reshape(y, [-1, 3, 4]), axis=1)
+    y = tf.clip_by_value(y, -1.0, 1.0) / 3.0 - tf.expand_dims(tf.math.l2_normalize(x, axis=-1)[:, 0], 1)
+    return keras.Model(x, 1.0 - keras.layers.Dense(2)(y))
+
+
+def convolutions(keras: Any) -> Any:
+    layers = keras.layers
+    x = keras.Input((12, 12, 3), name="x")
+    y = layers.Conv2D(6, 3, groups=3, padding="same", activation="hard_sigmoid")(x)
+    y = layers.SeparableConv2D(4, 3)(layers.DepthwiseConv2D(3, depth_multiplier=2)(y))
+    y = layers.Conv2DTranspose(3, 3, strides=2, output_padding=1, padding="same")(y)
+    y = layers.LeakyReLU(0.3)(layers.ThresholdedReLU(0.2)(layers.BatchNormalization(axis=[3])(y)))
+    return keras.Model(x, layers.GlobalMaxPooling2D(name="out")(y))
+
+
+def slashes(keras: Any) -> Any:
+    x = keras.Input((4,), name="in/x")
+    return keras.Model(x, keras.layers.Dense(2, name="block/out")(keras.layers.Dense(3, name="block/in")(x)))
+
+
+def dictionaries(keras: Any) -> Any:
+    layers = keras.layers
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    return keras.Model({"a": a, "b": b}, {"z": layers.Dense(2)(a), "y": layers.Dense(1)(layers.Concatenate()([a, b]))})
+
+
+KINDS = [nested_and_shared, two_outputs_inside, encoder_decoder, cells, time_distributed, attention]
+KINDS += [operations, convolutions, slashes, dictionaries]
+
+
+@pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("slug", ["h5", "keras"])
+def test_it_computes_the_same(slug: str, build: Callable[[Any], Any], tmp_path: Path) -> None:
+    import tf_keras
+
+    model = build(tf_keras)
+    stir(model)
+    path = tmp_path / f"old.{slug}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(path)
+    target = "keras" if slug == "h5" else "json_npz"
+    result, codes = convert(slug, target, path, tmp_path / "b")
+    assert "rebuilt" in codes
+    assert_same(load(slug, path, tmp_path / "a"), load(target, result, tmp_path / "c"))
+
+
+def sequential(*layers: dict[str, Any], version: str = "2.1.2") -> Architecture:
+    return Architecture({"class_name": "Sequential", "config": list(layers)}, version)
+
+
+def test_a_sequential_of_the_time_when_it_was_a_bare_list() -> None:
+    dense = {"class_name": "Dense", "config": {"name": "d", "units": 2, "batch_input_shape": [None, 3]}}
+    rebuilt = rebuild(sequential(dense))
+    assert rebuilt.model.inputs[0].shape == (None, 3)
+    assert rebuilt.model.inputs[0].name == "d_input"
+
+
+def test_layers_that_do_not_fit_are_named() -> None:
+    dense = {"class_name": "Dense", "config": {"name": "d", "units": -2, "batch_input_shape": [None, 3]}}
+    with pytest.raises(ModelError, match=r"layer d \(Dense\)"):
+        rebuild(sequential(dense))
+
+
+def test_a_graph_that_leads_nowhere_is_refused() -> None:
+    node = {
+        "class_name": "Dense",
+        "name": "d",
+        "config": {"name": "d", "units": 2},
+        "inbound_nodes": [[["d", 0, 0, {}]]],
+    }
+    config = {"name": "m", "layers": [node], "input_layers": [["d", 0, 0]], "output_layers": [["d", 0, 0]]}
+    with pytest.raises(ModelError, match="cannot be followed at d"):
+        rebuild(Architecture({"class_name": "Functional", "config": config}, "2.8.0"))
+
+
+def test_operations_outside_the_list_are_refused_by_name() -> None:
+    lambdas = [
+        {"class_name": "InputLayer", "name": "x", "config": {"name": "x", "batch_input_shape": [None, 3]}},
+        {
+            "class_name": "TFOpLambda",
+            "name": "t",
+            "config": {"name": "t", "function": "io.write_file"},
+            "inbound_nodes": [["x", 0, 0, {"contents": "y"}]],
+        },
+    ]
+    config = {"name": "m", "layers": lambdas, "input_layers": [["x", 0, 0]], "output_layers": [["t", 0, 0]]}
+    with pytest.raises(ModelError, match=r"io\.write_file"):
+        rebuild(Architecture({"class_name": "Functional", "config": config}, "2.8.0"))
+
+
+def test_versions_tell_the_era() -> None:
+    assert parse('{"class_name": "Sequential", "config": [], "keras_version": "2.2.4-tf"}', "x").legacy
+    assert not parse('{"class_name": "Sequential", "config": {}, "module": "keras"}', "x").legacy
+    assert parse('{"class_name": "Functional", "config": {}, "module": "keras.src.engine.functional"}', "x").legacy
+    assert not parse('{"class_name": "Sequential", "config": {}}', "x", "3.4.1").legacy
+
+
+def test_arrays_of_old_markers_become_plain() -> None:
+    text = '{"class_name": "A", "config": {"s": {"class_name": "__tuple__", "items": [1, null]}}, "keras_version": "2"}'
+    assert parse(text, "x").root["config"]["s"] == [1, None]
+    value = '{"class_name": "__numpy__", "config": {"value": 0.5}}'
+    text = '{"class_name": "A", "keras_version": "2", "config": {"v": VALUE}}'.replace("VALUE", value)
+    assert parse(text, "x").root["config"]["v"] == 0.5

@@ -1,0 +1,109 @@
+"""Each repair on its own: what changes, what is said, and what is refused because it would change the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from worker.errors import ModelError
+from worker.formats import _repairs
+from worker.formats._registry import accepted_arguments, layer_classes
+from worker.formats._repairs import Draft, repair
+
+
+def repaired(kind: str, **config: Any) -> Draft:
+    draft = Draft(kind, dict(config))
+    repair(draft, lambda name: accepted_arguments(layer_classes()[name]))
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "value"),
+    [
+        ("DepthwiseConv2D", "groups", 1),
+        ("SeparableConv2D", "kernel_initializer", {"class_name": "Zeros", "config": {}}),
+        ("LSTM", "time_major", False),
+        ("GRU", "implementation", 1),
+        ("Embedding", "input_length", 9),
+        ("BatchNormalization", "fused", True),
+        ("MultiHeadAttention", "query_shape", [None, 3]),
+        ("SpatialDropout1D", "trainable", True),
+        ("RandomFlip", "rng_type", "stateful"),
+    ],
+)
+def test_arguments_that_change_nothing_are_left_out(kind: str, argument: str, value: Any) -> None:
+    draft = repaired(kind, **{argument: value, **({"reset_after": True} if kind == "GRU" else {})})
+    assert argument not in draft.config
+    assert [finding.code for finding in draft.findings] == [f"repaired-{argument.replace('_', '-')}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "value"),
+    [
+        ("LSTM", "time_major", True),
+        ("BatchNormalization", "virtual_batch_size", 4),
+        ("Attention", "causal", True),
+        ("SeparableConv2D", "groups", 2),
+        ("Dense", "surprise", 3),
+    ],
+)
+def test_arguments_that_would_change_the_model_are_refused_by_name(kind: str, argument: str, value: Any) -> None:
+    with pytest.raises(ModelError, match=argument):
+        repaired(kind, **{argument: value})
+
+
+def test_an_unknown_argument_that_is_off_is_left_out() -> None:
+    draft = repaired("Dense", units=1, lora_magic=None)
+    assert draft.config == {"units": 1}
+    assert [finding.code for finding in draft.findings] == ["repaired-argument"]
+
+
+def test_hard_sigmoid_of_keras_2_computes_what_it_did() -> None:
+    import keras
+    import numpy as np
+
+    draft = repaired("Activation", activation="hard_sigmoid")
+    layer = keras.layers.Activation.from_config(draft.config)
+    x = np.array([-3.0, -2.5, -1.0, 0.0, 0.3, 2.4, 9.0], "float32")
+    np.testing.assert_allclose(layer(x), np.clip(0.2 * x + 0.5, 0, 1), atol=1e-7)
+
+
+def test_hard_sigmoid_of_keras_3_stays_as_it_is() -> None:
+    draft = Draft("Activation", {"activation": "hard_sigmoid"}, legacy=False)
+    _repairs.repair(draft, lambda name: accepted_arguments(layer_classes()[name]))
+    assert draft.config == {"activation": "hard_sigmoid"}
+
+
+def test_a_gru_without_reset_after_is_of_the_time_before_it() -> None:
+    assert repaired("GRU", units=2).config["reset_after"] is False
+    assert repaired("GRU", units=2, reset_after=True).config["reset_after"] is True
+
+
+def test_one_axis_and_no_more() -> None:
+    assert repaired("BatchNormalization", axis=[3]).config["axis"] == 3
+    with pytest.raises(ModelError, match="axes"):
+        repaired("BatchNormalization", axis=[1, 2])
+
+
+def test_renamed_arguments_and_classes() -> None:
+    assert repaired("LeakyReLU", alpha=0.3).config == {"negative_slope": 0.3}
+    assert repaired("BatchNormalizationV1", axis=[1]).kind == "BatchNormalization"
+    relu = repaired("ThresholdedReLU", theta=0.4)
+    assert (relu.kind, relu.config) == ("ReLU", {"threshold": 0.4})
+
+
+def test_dtype_policies_by_name() -> None:
+    policy = {"class_name": "Policy", "config": {"name": "mixed_float16"}}
+    assert repaired("Dense", units=1, dtype=policy).config["dtype"] == "mixed_float16"
+    assert "dtype" not in repaired("TextVectorization", dtype="string").config
+
+
+def test_initializers_of_old_releases() -> None:
+    old = {"class_name": "VarianceScaling", "config": {"distribution": "normal", "dtype": "float32", "seed": None}}
+    config = repaired("Dense", units=1, kernel_initializer=old).config["kernel_initializer"]["config"]
+    assert config == {"distribution": "truncated_normal"}
+
+
+def test_names_without_slashes() -> None:
+    assert _repairs.clean_name("block/conv") == "block_conv"

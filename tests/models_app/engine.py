@@ -1,0 +1,94 @@
+"""An engine without TensorFlow: it takes what the real one takes and does what a test tells it to."""
+
+from __future__ import annotations
+
+import inspect as introspection
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models_app.conftest import SUMMARY, a_report
+from worker import pipeline, runtime, tasks
+from worker.errors import Canceled, LarderError, SandboxMissing
+from worker.report import Finding, Report
+from worker.sandbox.limits import Limits
+
+
+@dataclass
+class FakeEngine:
+    """``during`` runs in the middle of a job; ``error`` is raised at its end, else ``report`` is the answer."""
+
+    report: Report = field(default_factory=a_report)
+    result: bytes = b"the result"
+    findings: list[Finding] = field(default_factory=list)
+    error: Exception | None = None
+    unloadable: LarderError | None = None  # what inspection says of a model that does not load
+    during: Callable[[Callable[[], bool]], None] = lambda canceled: None
+    folder: Path = Path()
+    missing: str = ""
+
+    def zygote(self) -> FakeEngine:
+        if self.missing:
+            raise SandboxMissing(missing=self.missing)
+        return self
+
+    def inspect(
+        self,
+        zygote: Any,
+        path: Path,
+        format: str,
+        folder: Path,
+        limits: Limits,
+        custom_code: Path | None = None,
+        canceled: Callable[[], bool] = bool,
+        name: str = "",
+    ) -> pipeline.Inspection:
+        self._act(folder, canceled)
+        return pipeline.Inspection(SUMMARY, self.findings, self.unloadable)
+
+    def convert(
+        self,
+        zygote: Any,
+        source: pipeline.Source,
+        target: str,
+        options: dict[str, Any],
+        folder: Path,
+        limits: Limits,
+        *,
+        samples: Path | None = None,
+        custom_code: Path | None = None,
+        stage: Callable[[str], None] = lambda text: None,
+        canceled: Callable[[], bool] = bool,
+    ) -> pipeline.Result:
+        stage("converting")
+        self._act(folder, canceled)
+        stage("verifying")
+        path = folder / "result.h5"
+        path.write_bytes(self.result)
+        return pipeline.Result(path, self.report)
+
+    def _act(self, folder: Path, canceled: Callable[[], bool]) -> None:
+        self.folder = folder
+        self.during(canceled)
+        if canceled():
+            raise Canceled
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    fake = FakeEngine()
+    for name in ("inspect", "convert"):
+        monkeypatch.setattr(pipeline, name, getattr(fake, name))
+    monkeypatch.setattr(runtime, "zygote", fake.zygote)
+    monkeypatch.setattr(tasks, "LOOK_SECONDS", 3600)  # its thread would not see what a test has not committed
+    return fake
+
+
+def parameters(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """How a function may be called."""
+    return [(each.name, each.kind) for each in introspection.signature(function).parameters.values()]

@@ -1,0 +1,100 @@
+"""The files that the script has sent become one version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from models_app import storage
+from models_app.actions import catalog
+from models_app.models import Actor, ModelVersion, Team, Upload
+from tests.models_app.conftest import Told, client_of, keras_file
+from worker import archive
+from worker.errors import StateError
+
+URL = "/t/kitchen/uploads/finish/"
+
+
+def finish(client: Client, *uploads: Upload, **fields: str) -> Any:
+    return client.post(URL, {"upload": [str(upload.pk) for upload in uploads], **fields})
+
+
+def test_it_works(as_alice: Client, upload: Callable[..., Upload], told: Told) -> None:
+    answer = finish(as_alice, upload("soup.keras", keras_file()), name="Soup")
+    version = ModelVersion.objects.get()
+    assert answer.status_code == 201
+    assert answer.json() == {
+        "url": version.get_absolute_url(),
+        "format": "keras",
+        "label": "Keras",
+        "recognised_by": version.recognised_by,
+    }
+    assert version.state == ModelVersion.State.WAITING
+
+
+def test_worker_is_told_after_the_commit(
+    as_alice: Client, upload: Callable[..., Upload], told: Told, django_capture_on_commit_callbacks: Any
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        finish(as_alice, upload("soup.keras", keras_file()))
+        assert not told.messages
+    assert told.messages == [("worker.inspect_version", str(ModelVersion.objects.get().pk))]
+
+
+def test_folder_is_packed_with_its_paths(as_alice: Client, upload: Callable[..., Upload], told: Told) -> None:
+    names = (
+        "kitchen/saved_model.pb",
+        "kitchen/variables/variables.index",
+        "kitchen/variables/variables.data-00000-of-00001",
+    )
+    graph = b"\x08\x01\x12\x10\x0a\x0e\x12\x05serve" + bytes(200)
+    answer = finish(as_alice, *(upload(name, graph) for name in names))
+    assert answer.json().get("format") == "saved_model", answer.json()
+    version = ModelVersion.objects.get()
+    assert (version.model.name, version.upload_name, version.source.name) == ("kitchen", "kitchen", "kitchen.zip")
+    packed = archive.members(storage.path_of(version.source.sha256))
+    assert sorted(member.name for member in packed) == sorted(names)
+
+
+def test_sent_twice_is_one_version(alice: User, team: Team, upload: Callable[..., Upload], told: Told) -> None:
+    """As when both requests have found the upload before one of them used it up."""
+    sent = upload("soup.keras", keras_file())
+    catalog.add_version(Actor.of(alice), team, [sent])
+    with pytest.raises(StateError):
+        catalog.add_version(Actor.of(alice), team, [sent])
+    assert ModelVersion.objects.count() == 1
+
+
+def test_refusal_loses_nothing(as_alice: Client, team: Team, upload: Callable[..., Upload]) -> None:
+    sent = upload("soup.keras", bytes(range(1, 200)))
+    answer = finish(as_alice, sent)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown-format")
+    assert Upload.objects.filter(pk=sent.pk).exists()
+    assert team.history.latest("pk").tag == "upload:refused"
+
+
+def test_somebody_elses_upload_is_not_there(bob: User, upload: Callable[..., Upload]) -> None:
+    answer = finish(client_of(bob), upload("soup.keras", keras_file()))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "upload-refused")
+
+
+@pytest.mark.parametrize("fields", [{}, {"upload": "nonsense"}, {"upload": "00000000-0000-0000-0000-000000000000"}])
+def test_nothing_to_finish(as_alice: Client, team: Team, fields: dict[str, str]) -> None:
+    answer = as_alice.post(URL, fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "upload-refused")
+
+
+def test_unknown_model(as_alice: Client, upload: Callable[..., Upload]) -> None:
+    answer = finish(as_alice, upload("soup.keras", keras_file()), model="of-another-team")
+    assert answer.status_code == 400
+
+
+def test_names_that_are_taken_are_numbered(as_alice: Client, upload: Callable[..., Upload], told: Told) -> None:
+    for _ in range(3):
+        finish(as_alice, upload("soup.keras", keras_file()), name="Soup")
+    models = ModelVersion.objects.order_by("pk").values_list("model__slug", "model__name")
+    assert list(models) == [("soup", "Soup"), ("soup-2", "Soup 2"), ("soup-3", "Soup 3")]

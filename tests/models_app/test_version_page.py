@@ -1,0 +1,133 @@
+"""One version: its files, what it can become, what is in it."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from models_app.models import Artifact, Conversion, ModelVersion, WorkerNode
+from tests.models_app.conftest import a_report, request_conversion
+from worker import formats
+from worker.errors import CustomCode
+
+State = Conversion.State
+
+
+def page(client: Client, version: ModelVersion) -> Any:
+    return client.get(version.get_absolute_url())
+
+
+def offer(client: Client, version: ModelVersion, slug: str) -> Any:
+    return next(found for found in page(client, version).context["offers"] if found.format.slug == slug)
+
+
+def test_it_works(as_vera: Client, version: ModelVersion, artifact: Artifact) -> None:
+    answer = page(as_vera, version)
+    (file,) = answer.context["files"]
+    assert (file.artifact, file.verdict, file.shareable) == (artifact, "", True)
+    assert file.checksum_line == f"{artifact.sha256}  soup.keras"
+    assert "soup.keras" in file.snippet
+    assert file.url in answer.content.decode()
+    assert {found.format.slug for found in answer.context["offers"]} == set(formats.formats()) - {"keras"}
+    assert answer.context["poll_seconds"] == 0
+
+
+def test_a_name_cannot_put_code_into_the_snippet(as_vera: Client, version: ModelVersion) -> None:
+    name = 'a"); import os; os.system("evil.keras'
+    Artifact.objects.update(name=name)
+    (file,) = page(as_vera, version).context["files"]
+    texts = [node.value for node in ast.walk(ast.parse(file.snippet)) if isinstance(node, ast.Constant)]
+    assert name in texts
+
+
+def test_waiting_version_says_so(as_vera: Client, version: ModelVersion) -> None:
+    ModelVersion.objects.update(state=ModelVersion.State.WAITING)
+    context = page(as_vera, version).context
+    assert (context["offers"], context["poll_seconds"]) == ([], 1)
+    assert "No worker is running" in context["worker_problem"]
+
+
+def test_missing_sandbox_is_said_while_something_waits(as_vera: Client, version: ModelVersion, alice: User) -> None:
+    request_conversion(version, alice)
+    node = WorkerNode.objects.create(name="vm:1", seen_at=timezone.now(), sandbox_problem="Jobs are refused.")
+    assert page(as_vera, version).context["worker_problem"] == "Jobs are refused."
+    node.sandbox_problem = ""
+    node.save()
+    assert page(as_vera, version).context["worker_problem"] == ""
+
+
+def test_unreadable_version_shows_its_error_and_its_file(as_vera: Client, version: ModelVersion) -> None:
+    error = CustomCode(names="secret_sauce")
+    ModelVersion.objects.update(state=ModelVersion.State.UNREADABLE, error=error.to_json())
+    answer = page(as_vera, version)
+    assert "secret_sauce" in answer.content.decode()
+    assert len(answer.context["files"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ("queued", "running"),
+        ("running", "running"),
+        ("succeeded", "ready"),
+        ("failed", "failed"),
+        ("canceled", "available"),
+    ],
+)
+def test_offer_shows_its_latest_conversion(
+    as_vera: Client, version: ModelVersion, alice: User, state: str, shown: str
+) -> None:
+    conversion = request_conversion(version, alice)
+    final = state in Conversion.FINAL
+    Conversion.objects.update(
+        state=state,
+        finished_at=timezone.now() if final else None,
+        lease_token=conversion.pk,
+        error={"message": "The oven was cold."} if state == "failed" else None,
+    )
+    found = offer(as_vera, version, "h5")
+    assert (found.state, found.conversion) == (shown, conversion)
+    assert found.reason == ("The oven was cold." if state == "failed" else "")
+
+
+def test_impossible_format_has_its_reason(as_vera: Client, version: ModelVersion) -> None:
+    found = offer(as_vera, version, "pickle")
+    assert (found.state, found.route) == ("impossible", [])
+    assert found.reason
+
+
+def test_result_is_offered_with_its_verdict(as_vera: Client, version: ModelVersion, alice: User) -> None:
+    conversion = request_conversion(version, alice)
+    made = version.artifacts.create(
+        format="h5", name="soup-v1.h5", sha256="0" * 64, size=7, origin=Artifact.Origin.CONVERTED
+    )
+    Conversion.objects.filter(pk=conversion.pk).update(
+        state=State.SUCCEEDED, finished_at=timezone.now(), artifact=made, report_data=a_report().to_json()
+    )
+    files = page(as_vera, version).context["files"]
+    assert [(file.artifact.name, file.verdict) for file in files] == [("soup.keras", ""), ("soup-v1.h5", "verified")]
+
+
+def test_format_that_was_removed_from_larder_is_still_shown(as_vera: Client, version: ModelVersion) -> None:
+    version.artifacts.create(
+        format="forgotten", name="soup.old", sha256="0" * 64, size=7, origin=Artifact.Origin.CONVERTED
+    )
+    answer = page(as_vera, version)
+    assert answer.status_code == 200
+    assert "soup.old" in answer.content.decode()
+
+
+def test_fragment_for_htmx(as_vera: Client, version: ModelVersion) -> None:
+    answer = as_vera.get(version.get_absolute_url(), headers={"HX-Request": "true"})
+    assert "<html" not in answer.content.decode()
+
+
+def test_history_of_the_version(as_vera: Client, version: ModelVersion, alice: User) -> None:
+    request_conversion(version, alice)
+    tags = [event.tag for event in page(as_vera, version).context["events"]]
+    assert tags == ["conversion:requested", "version:uploaded"]

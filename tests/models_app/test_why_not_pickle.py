@@ -1,0 +1,57 @@
+"""The page for people who arrive with a pickle."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from models_app.models import Artifact, ModelVersion
+from tests.models_app.conftest import client_of
+from worker.formats._format import Summary
+
+URL = "/why-not-pickle/"
+
+
+@pytest.fixture
+def pickled(version: ModelVersion) -> ModelVersion:
+    Artifact.objects.update(format="pickle", name="soup.pkl")
+    ModelVersion.objects.update(summary_data=Summary(imports=("posix.system",)).to_json())
+    version.refresh_from_db()
+    return version
+
+
+def test_it_works(db: None) -> None:
+    answer = client_of(None).get(URL)
+    assert answer.status_code == 200
+    assert "pickle" in answer.content.decode()
+    assert answer.context["version"] is None
+
+
+def test_shows_what_ones_own_pickle_would_import(as_vera: Client, pickled: ModelVersion) -> None:
+    answer = as_vera.get(URL, {"version": str(pickled.pk)})
+    assert answer.context["imports"] == ("posix.system",)
+    assert "posix.system" in answer.content.decode()
+    assert answer.context["poll_seconds"] == 0
+
+
+def test_is_followed_while_the_file_is_looked_at(as_vera: Client, pickled: ModelVersion) -> None:
+    ModelVersion.objects.update(state=ModelVersion.State.WAITING)
+    answer = as_vera.get(URL, {"version": str(pickled.pk)}, headers={"HX-Request": "true"})
+    assert answer.context["poll_seconds"] == 1
+    assert "<html" not in answer.content.decode()
+
+
+def test_other_teams_files_are_not_shown(as_charlie: Client, pickled: ModelVersion) -> None:
+    for client in (as_charlie, client_of(None)):
+        assert client.get(URL, {"version": str(pickled.pk)}).status_code == 404
+
+
+def test_nonsense_is_the_page_for_everybody(as_vera: Client, pickled: ModelVersion) -> None:
+    assert as_vera.get(URL, {"version": "soup"}).context["version"] is None
+
+
+def test_version_page_of_a_pickle(as_vera: Client, pickled: ModelVersion) -> None:
+    answer = as_vera.get(pickled.get_absolute_url())
+    assert answer.context["is_pickle"]
+    assert {offer.state for offer in answer.context["offers"]} == {"impossible"}
+    assert not answer.context["files"][0].shareable

@@ -1,0 +1,380 @@
+"""Steps that misbehave, each in one way, and one that is honest work. The zygote of the tests knows them."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from worker.errors import WeightsMismatch
+from worker.sandbox.answers import Progress, Step
+
+MIB = 1024**2
+Arguments = dict[str, Any]
+Value = dict[str, Any]
+
+
+def echo(arguments: Arguments, _: Progress) -> Value:
+    return {"heard": arguments["word"]}
+
+
+def sleep(arguments: Arguments, progress: Progress) -> Value:
+    progress("asleep")
+    time.sleep(arguments["seconds"])
+    return {}
+
+
+def spin(_: Arguments, __: Progress) -> Value:
+    while True:
+        pass
+
+
+def segfault(_: Arguments, __: Progress) -> Value:
+    ctypes.string_at(0)
+    return {}
+
+
+def abort(_: Arguments, __: Progress) -> Value:
+    os.abort()
+
+
+def abort_for_memory(_: Arguments, __: Progress) -> Value:
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.abort()
+
+
+def kill_itself(_: Arguments, __: Progress) -> Value:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def exit_quietly(arguments: Arguments, _: Progress) -> Value:
+    os._exit(arguments.get("status", 0))
+
+
+def leave(_: Arguments, __: Progress) -> Value:
+    sys.exit(0)
+
+
+def eat_memory(_: Arguments, __: Progress) -> Value:
+    held = []
+    while True:
+        held.append(b"\1" * MIB)
+        time.sleep(0.0005)
+
+
+def ask_for_memory(_: Arguments, __: Progress) -> Value:
+    return {"got": len(bytearray(1024**4))}
+
+
+def exhaust_wrapped(_: Arguments, __: Progress) -> Value:
+    try:
+        bytearray(1024**4)
+    except MemoryError as error:
+        raise WeightsMismatch(problem="no room") from error
+    return {}
+
+
+def _fill(file: Any, size: int) -> None:
+    for _ in range(size):
+        file.write(b"\1" * MIB)
+        file.flush()
+        time.sleep(0.001)
+
+
+def write_one_file(_: Arguments, __: Progress) -> Value:
+    with open("big", "wb") as file:
+        _fill(file, 1000)
+    return {}
+
+
+def write_one_file_natively(_: Arguments, __: Progress) -> Value:
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # as a C program has it; Python ignores it
+    return write_one_file({}, __)
+
+
+def write_many_files(_: Arguments, __: Progress) -> Value:
+    for number in range(1000):
+        with open(f"part-{number}", "wb") as file:
+            _fill(file, 4)
+    return {}
+
+
+def write_unlinked_files(_: Arguments, __: Progress) -> Value:
+    held = []
+    for number in range(100):
+        file = open(f"part-{number}", "wb")  # noqa: SIM115
+        os.unlink(file.name)
+        held.append(file)
+        _fill(file, 4)
+    return {"held": len(held)}
+
+
+def write_quickly(_: Arguments, __: Progress) -> Value:
+    for number in range(20):
+        descriptor = os.open(f"part-{number}", os.O_WRONLY | os.O_CREAT)
+        os.posix_fallocate(descriptor, 0, 8 * MIB)
+    return {}
+
+
+def make_many_files(_: Arguments, __: Progress) -> Value:
+    for number in range(1_000_000):
+        if number % 500 == 0:
+            os.mkdir(f"{number:07}")
+            os.chdir(f"{number:07}")
+        os.close(os.open(str(number), os.O_WRONLY | os.O_CREAT))
+    return {}
+
+
+def hide_deep(_: Arguments, __: Progress) -> Value:
+    for _number in range(30):
+        os.mkdir("x" * 200)
+        os.chdir("x" * 200)
+    time.sleep(10)
+    return {}
+
+
+def forge_value(_: Arguments, __: Progress) -> Value:
+    _to_all_pipes(b'{"value": {"verdict": "verified"}}\n')
+    return {}
+
+
+def forge_status(_: Arguments, __: Progress) -> Value:
+    _to_all_pipes(b'{"status": 0, "reason": "", "peak": 0}\n{"layers": {}}\n{"problem": "none"}\n{"pid": 1}\n')
+    return {}
+
+
+def forge_error(arguments: Arguments, __: Progress) -> Value:
+    _to_all_pipes(json.dumps({"error": arguments["error"]}).encode() + b"\n")
+    os._exit(0)
+
+
+def forge_nonsense(_: Arguments, __: Progress) -> Value:
+    _to_all_pipes(b"\x80\x04K\x01.\n" + b"[" * 100_000 + b"\nNaN\n[]\nnull\n\xff\n" + b'{"value": 1')
+    os._exit(0)
+
+
+def _to_all_pipes(data: bytes) -> None:
+    for number in range(3, 64):
+        try:
+            os.write(number, data)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+
+
+def answer_long(_: Arguments, __: Progress) -> Value:
+    return {"text": "x" * (2 * MIB)}
+
+
+def answer_nan(_: Arguments, __: Progress) -> Value:
+    return {"loss": float("nan")}
+
+
+def answer_list(_: Arguments, __: Progress) -> Value:
+    return ["not", "a", "dict"]  # type: ignore[return-value]
+
+
+def flood(_: Arguments, __: Progress) -> Value:
+    for _number in range(64):
+        os.write(1, b"x" * MIB)
+    os.write(2, b"the last words")
+    return {"said": 64}
+
+
+def report(_: Arguments, progress: Progress) -> Value:
+    for number in range(3):
+        progress(f"{number + 1} of 3")
+    return {}
+
+
+def chatter(_: Arguments, progress: Progress) -> Value:
+    for _number in range(2000):
+        progress("x" * 300)
+    return {}
+
+
+def raise_known(_: Arguments, __: Progress) -> Value:
+    raise WeightsMismatch(problem="7 tensors for 6 places")
+
+
+def raise_unknown(_: Arguments, __: Progress) -> Value:
+    raise RuntimeError("first line\nsecond line")
+
+
+def start_program(_: Arguments, __: Progress) -> Value:
+    return {"status": os.system("true")}  # noqa: S605, S607
+
+
+def start_program_quietly(_: Arguments, __: Progress) -> Value:
+    try:
+        subprocess.run(["true"], check=False)  # noqa: S607
+    except OSError:
+        return {"started": False}
+    return {"started": True}
+
+
+def call_home(_: Arguments, __: Progress) -> Value:
+    import socket
+
+    return {"addresses": len(socket.getaddrinfo("localhost", 80))}
+
+
+def trace(_: Arguments, __: Progress) -> Value:
+    return {"result": ctypes.CDLL(None).ptrace(0, 0, None, None)}
+
+
+def look_around(_: Arguments, __: Progress) -> Value:
+    return {
+        "environment": dict(os.environ),
+        "descriptors": [number for number in range(300) if _is_open(number)],
+        "folder": os.getcwd(),
+        "threads": threading.active_count(),
+    }
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def reach(arguments: Arguments, _: Progress) -> Value:
+    """The errno with which each act on ``path`` is refused, or what it got."""
+    path = arguments["path"]
+    acts = {
+        "read": lambda: Path(path).read_text(encoding="utf-8"),
+        "write": lambda: Path(path).write_text("changed", encoding="utf-8"),
+        "truncate": lambda: os.truncate(path, 0),
+        "unlink": lambda: os.unlink(path),
+        "rename": lambda: os.rename(path, "stolen"),
+        "list": lambda: os.listdir(os.path.dirname(path)),
+        "chmod": lambda: os.chmod(path, 0o777),  # noqa: S103
+        "utime": lambda: os.utime(path, (1, 1)),
+        "device": lambda: os.open("/dev/shm/larder", os.O_CREAT | os.O_WRONLY),
+    }
+    return {name: _tried(act) for name, act in acts.items()}
+
+
+def _tried(act: Any) -> str:
+    try:
+        return repr(act())
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
+def map_shared(_: Arguments, __: Progress) -> Value:
+    area = mmap.mmap(-1, 512 * MIB)
+    for offset in range(0, 512 * MIB, 4096):
+        area[offset] = 1
+    return {}
+
+
+def start_threads(_: Arguments, __: Progress) -> Value:
+    threads = [threading.Thread(target=time.sleep, args=(0.05,)) for _number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"threads": len(threads)}
+
+
+def use_temporary_files(_: Arguments, __: Progress) -> Value:
+    import shutil
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"x")
+        file.flush()
+        copied = shutil.copy2(file.name, "copy")
+    return {"folder": os.path.dirname(file.name), "copied": copied}
+
+
+def build_and_save(_: Arguments, progress: Progress) -> Value:
+    """What the product is for: build, save in every form, load again, compute."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    progress("building")
+    layers = [keras.layers.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    inputs = np.ones((1, 8, 8, 3), "float32")
+    expected = model.predict(inputs, verbose=0)
+    progress("saving")
+    model.save("model.keras")
+    model.save("model.h5")
+    model.export("saved_model", verbose=False)
+    progress("comparing")
+    again = [keras.models.load_model(name, compile=False) for name in ("model.keras", "model.h5")]
+    results = [loaded.predict(inputs, verbose=0) for loaded in again]
+    graph = tf.saved_model.load("saved_model")  # its functions die with it
+    results.append(graph.serve(inputs).numpy())
+    return {"equal": [bool(np.allclose(expected, result, atol=1e-6)) for result in results]}
+
+
+def convert_h5(arguments: Arguments, _: Progress) -> Value:
+    import keras
+
+    keras.models.load_model(arguments["path"], compile=False).save("model.keras")
+    return {}
+
+
+STEPS: dict[str, Step] = {
+    step.__name__.replace("_", "-"): step
+    for step in (
+        echo,
+        sleep,
+        spin,
+        segfault,
+        abort,
+        abort_for_memory,
+        kill_itself,
+        exit_quietly,
+        leave,
+        eat_memory,
+        ask_for_memory,
+        exhaust_wrapped,
+        map_shared,
+        write_one_file,
+        write_one_file_natively,
+        write_many_files,
+        write_unlinked_files,
+        write_quickly,
+        make_many_files,
+        hide_deep,
+        forge_value,
+        forge_status,
+        forge_error,
+        forge_nonsense,
+        answer_long,
+        answer_nan,
+        answer_list,
+        flood,
+        report,
+        chatter,
+        raise_known,
+        raise_unknown,
+        start_program,
+        start_program_quietly,
+        call_home,
+        trace,
+        look_around,
+        reach,
+        start_threads,
+        use_temporary_files,
+        build_and_save,
+        convert_h5,
+    )
+}

@@ -1,0 +1,165 @@
+"""Routes: the shortest way through the registry, and the reason where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.worker import toy_formats
+from tests.worker.toy_formats import copying, toy
+from worker import formats, routes
+from worker.errors import FormatUnavailable, NoRoute, UnknownTarget
+from worker.formats._format import Converter, Format, Summary
+
+WHOLE = Summary(traits=frozenset({"keras-config", "weights"}))
+GRAPH_ONLY = Summary(traits=frozenset({"weights"}))
+NEEDS_LAYERS = dataclasses.replace(copying(), requires=frozenset({"keras-config"}))
+
+
+def test_it_works() -> None:
+    assert routes.find_route("keras", "h5", WHOLE) == ("keras", "h5")
+
+
+@pytest.mark.parametrize("source", ["keras", "h5", "json_npz", "weights_h5", "saved_model"])
+@pytest.mark.parametrize("target", ["keras", "h5", "json_npz", "weights_h5", "saved_model"])
+def test_every_direction_of_the_four_known_ways(source: str, target: str) -> None:
+    if source != target:
+        assert routes.find_route(source, target, WHOLE) == (source, target)
+
+
+@pytest.mark.parametrize("target", ["keras", "h5", "json_npz", "weights_h5"])
+def test_a_graph_does_not_become_layers(target: str) -> None:
+    with pytest.raises(NoRoute) as caught:
+        routes.find_route("saved_model", target, GRAPH_ONLY)
+    assert "it holds a graph of operations, not Keras layers" in caught.value.message
+    assert caught.value.message.startswith(f"SavedModel cannot become {formats.get(target).label}: ")
+
+
+def test_the_page_and_the_refusal_say_the_same() -> None:
+    for offer in routes.offers("saved_model", GRAPH_ONLY):
+        if offer.error:
+            with pytest.raises(type(offer.error)) as caught:
+                routes.find_route("saved_model", offer.format.slug, GRAPH_ONLY)
+            assert caught.value.message == offer.error.message
+
+
+def test_a_pickle_goes_nowhere_and_nothing_becomes_one() -> None:
+    assert all(
+        offer.error and "never opens a pickle" in offer.error.message for offer in routes.offers("pickle", WHOLE)
+    )
+    with pytest.raises(NoRoute, match="Larder makes none"):
+        routes.find_route("keras", "pickle", WHOLE)
+
+
+def test_there_is_an_offer_for_every_other_format() -> None:
+    slugs = [offer.format.slug for offer in routes.offers("keras", WHOLE)]
+    assert slugs == [slug for slug in formats.formats() if slug != "keras"]
+
+
+def test_the_same_format_is_no_target() -> None:
+    with pytest.raises(NoRoute, match="in that format already"):
+        routes.find_route("keras", "keras", WHOLE)
+
+
+def test_an_unknown_target_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UnknownTarget, match=r"There is no format called betamax\. Known: .*keras"):
+        routes.find_route("keras", "betamax", WHOLE)
+
+
+def test_the_shortest_way_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = {"b": toy("B", {"a": copying()}), "c": toy("C", {"b": copying()}), "d": toy("D", {"c": copying()})}
+    toy_formats.install(monkeypatch, {"a": toy("A"), **chain})
+    assert routes.find_route("a", "d", WHOLE) == ("a", "b", "c", "d")
+    shortcut = {**chain, "a": toy("A", converts_to={"d": copying()})}
+    toy_formats.install(monkeypatch, shortcut)
+    assert routes.find_route("a", "d", WHOLE) == ("a", "d")
+
+
+def test_what_a_step_loses_is_not_there_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = toy("Graph", {"a": copying()}, keeps=frozenset({"weights", "graph"}))
+    layers = toy("Layers", {"graph": NEEDS_LAYERS})
+    toy_formats.install(monkeypatch, {"a": toy("A"), "graph": graph, "layers": layers})
+    with pytest.raises(NoRoute, match="not Keras layers"):
+        routes.find_route("graph", "layers", GRAPH_ONLY)
+    with pytest.raises(NoRoute):
+        routes.find_route("a", "layers", WHOLE)
+    assert routes.find_route("graph", "layers", WHOLE) == ("graph", "layers")
+    assert routes.required(("graph", "layers")) == ("keras-config",)
+
+
+def test_what_a_route_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = frozenset({"architecture", "weights", "optimizer"})
+    bare = toy("Bare", {"full": copying()}, keeps=frozenset({"weights"}))
+    toy_formats.install(monkeypatch, {"full": toy("Full", keeps=full), "bare": bare})
+    assert routes.offers("full", WHOLE)[0].drops == ("architecture", "optimizer")
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = toy("Far", {"a": copying()}, needs=("no_such_library",))
+    toy_formats.install(monkeypatch, {"a": toy("A"), "far": far})
+    with pytest.raises(FormatUnavailable, match="Far needs no_such_library, which is not installed here"):
+        routes.find_route("a", "far", WHOLE)
+
+
+def test_a_way_around_a_missing_library_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {
+        "a": toy("A"),
+        "b": toy("B", {"a": copying()}, needs=("no_such_library",)),
+        "c": toy("C", {"a": copying()}),
+        "d": toy("D", {"c": copying()}),
+        "e": toy("E", {"b": copying(), "d": copying()}),
+    }
+    toy_formats.install(monkeypatch, known)
+    assert routes.find_route("a", "e", WHOLE) == ("a", "c", "d", "e")
+
+
+def test_no_way_between_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"a": toy("A"), "b": toy("B", {"a": copying()}), "c": toy("C"), "d": toy("D", {"c": copying()})}
+    toy_formats.install(monkeypatch, known)
+    with pytest.raises(NoRoute, match="no converter leads from the one to the other yet"):
+        routes.find_route("a", "d", WHOLE)
+
+
+SLUGS = [f"f{number}" for number in range(6)]
+EDGES = st.sets(st.tuples(st.sampled_from(SLUGS), st.sampled_from(SLUGS), st.booleans()), max_size=14)
+
+
+@given(EDGES, st.booleans())
+def test_any_registry(edges: set[tuple[str, str, bool]], layers: bool) -> None:
+    """Against a search that tries everything: a route is found when there is one, walks real edges, is the shortest."""
+    with pytest.MonkeyPatch.context() as patch:
+        toy_formats.install(patch, {slug: _with_edges(slug, edges) for slug in SLUGS})
+        summary = WHOLE if layers else GRAPH_ONLY
+        lengths = _distances(edges, layers)
+        for target in SLUGS[1:]:
+            if target in lengths:
+                route = routes.find_route("f0", target, summary)
+                assert len(route) - 1 == lengths[target]
+                assert all(routes.converter(*step).run for step in pairwise(route))
+            else:
+                with pytest.raises(NoRoute):
+                    routes.find_route("f0", target, summary)
+
+
+def _with_edges(slug: str, edges: set[tuple[str, str, bool]]) -> Format:
+    """A step that asks for layers is one edge's property; where both kinds are drawn the easy one counts."""
+    sources: dict[str, Converter] = {}
+    for source, target, asks in sorted(edges, key=lambda edge: not edge[2]):
+        if target == slug and source != slug:
+            sources[source] = NEEDS_LAYERS if asks else copying()
+    return toy(slug.upper(), sources)
+
+
+def _distances(edges: set[tuple[str, str, bool]], layers: bool) -> dict[str, int]:
+    easy = {(source, target) for source, target, asks in edges if not asks}
+    usable = {(source, target) for source, target, _ in edges if layers or (source, target) in easy}
+    distances = {"f0": 0}
+    for _ in SLUGS:
+        for source, target in usable:
+            if source in distances:
+                distances[target] = min(distances.get(target, 99), distances[source] + 1)
+    return distances

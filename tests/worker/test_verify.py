@@ -1,0 +1,273 @@
+"""The judgement: what is equal is verified, what is not differs, and what could not be seen is not called equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker import verify
+from worker.errors import BadSamples, ModelError, NoResult
+from worker.formats._format import TensorSpec, Tolerance
+from worker.report import Check, Verdict
+from worker.verify import GUESSES, Array, Seen, Terms, make_inputs, measure, pair
+
+TOLERANCE = Tolerance(rtol=1e-5, atol=1e-6)
+TERMS = Terms(TOLERANCE, exact_weights=True)
+X = TensorSpec("x", (None, 4), "float32")
+Y = TensorSpec("y", (None, 2), "float32")
+VALUES = np.array([[1.0, 2.0], [3.0, 4.0]], "float32")
+SEEN = Seen((X,), (Y,), (("float32", (4, 2), "aa"), ("float32", (2,), "bb")), [{"y": VALUES}, {"y": VALUES * 2}])
+
+
+def with_values(*values: Array) -> Seen:
+    return dataclasses.replace(SEEN, values=[{"y": value} for value in values])
+
+
+def named(checks: tuple[Check, ...]) -> dict[str, bool | None]:
+    return {check.name: check.passed for check in checks}
+
+
+def test_it_works() -> None:
+    verdict, reason, checks = verify.judge(SEEN, SEEN, TERMS)
+    assert verdict is Verdict.VERIFIED
+    assert named(checks) == dict.fromkeys(["load", "names", "shapes", "dtypes", "weights", "values"], True)
+    assert "All 2 weight tensors are the same, bit for bit." in reason
+    assert "On 2 sets of inputs the values are exactly the same." in reason
+
+
+def test_everything_said_survives_json() -> None:
+    values = [{"y": np.array([[np.nan, np.inf]], "float32")}]
+    seen = dataclasses.replace(SEEN, values=values)
+    _, _, checks = verify.judge(seen, seen, TERMS)
+    json.dumps([check.to_json() for check in checks], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("result", "failed", "words"),
+    [
+        (with_values(VALUES, VALUES * 2 + 1e-3), "values", "y: they differ by up to 0.001, and 8.1e-05 is allowed"),
+        (with_values(VALUES, VALUES[:1]), "values", "the shape is 1×2 instead of 2×2"),
+        (with_values(VALUES, np.full((2, 2), np.nan, "float32")), "values", "not-a-number or infinity"),
+        (with_values(VALUES, -VALUES * 2), "values", "they differ by up to 16"),
+        (dataclasses.replace(SEEN, weights=SEEN.weights[:1]), "weights", "1 of 2 tensors are not there"),
+        (dataclasses.replace(SEEN, weights=(SEEN.weights[0],) * 2), "weights", "1 of 2 tensors are not there"),
+        (dataclasses.replace(SEEN, weights=(*SEEN.weights, SEEN.weights[0])), "weights", "1 are new"),
+        (dataclasses.replace(SEEN, inputs=(X, X)), "names", "do not correspond: x, y became x, x, y"),
+        (dataclasses.replace(SEEN, outputs=(TensorSpec("y", (None, 3), "float32"),)), "shapes", "y was ?×2 and is ?×3"),
+        (dataclasses.replace(SEEN, inputs=(TensorSpec("x", (1, 4), "float32"),)), "shapes", "x was ?×4 and is 1×4"),
+        (
+            dataclasses.replace(SEEN, inputs=(TensorSpec("x", (None, 4), "int32"),)),
+            "dtypes",
+            "x was float32 and is int32",
+        ),
+    ],
+)
+def test_a_difference_is_found_and_named(result: Seen, failed: str, words: str) -> None:
+    verdict, reason, checks = verify.judge(SEEN, result, TERMS)
+    assert verdict is Verdict.DIFFERS
+    assert named(checks)[failed] is False
+    assert words in reason
+
+
+def test_rounding_is_no_difference() -> None:
+    verdict, reason, checks = verify.judge(SEEN, with_values(VALUES + 1e-6, VALUES * 2), TERMS)
+    assert verdict is Verdict.VERIFIED
+    output = checks[-1].data["outputs"][0]
+    assert 0 < output["max_abs"] < 2e-6
+    assert output["top1"] == 1.0
+    assert output["cosine"] == pytest.approx(1.0)
+    assert "differ by at most" in reason
+
+
+def test_a_small_output_is_judged_by_its_own_scale() -> None:
+    """A softmax over a thousand classes lives at 1e-3: an absolute bound alone would let anything pass."""
+    small = np.array([[1e-3, 2e-3]])
+    assert measure(small, small * 1.01, Tolerance(rtol=1e-4, atol=1e-9)).problem
+    assert not measure(small, small * 1.00001, Tolerance(rtol=1e-4, atol=1e-9)).problem
+
+
+@pytest.mark.parametrize(
+    ("reference", "got", "same"),
+    [
+        (np.array([b"a", b"b"]), np.array([b"a", b"b"]), True),
+        (np.array([b"a", b"b"]), np.array([b"a", b"bb"]), False),
+        (np.array([1, 2]), np.array([1, 2]), True),
+        (np.array([1, 2]), np.array([1, 3]), False),
+        (np.array([1, 2]), np.array([1.0, 2.0]), True),
+        (np.array([True]), np.array([False]), False),
+        (np.array([b"1"]), np.array([1]), False),
+        (np.array([1 + 1j]), np.array([1 + 1j]), True),
+        (np.array([1 + 1j]), np.array([1 - 1j]), False),
+        (np.array([np.inf, 1.0]), np.array([np.inf, 1.0]), True),
+        (np.array([np.inf, 1.0]), np.array([-np.inf, 1.0]), False),
+        (np.array([np.nan, 1.0]), np.array([np.nan, 1.0]), True),
+        (np.array([np.nan, 1.0]), np.array([1.0, np.nan]), False),
+        (np.array([1.0]), np.array([np.inf]), False),
+        (np.zeros((0, 3)), np.zeros((0, 3)), True),
+        (np.zeros(3), np.zeros(3), True),
+    ],
+)
+def test_what_counts_as_equal(reference: Array, got: Array, same: bool) -> None:
+    assert (measure(reference, got, TOLERANCE).problem == "") is same
+
+
+def test_top1_counts_rows() -> None:
+    assert measure(np.eye(4), np.eye(4)[[0, 1, 2, 2]], Tolerance(0, 10)).top1 == 0.75
+
+
+def test_renamed_outputs_are_matched_by_place() -> None:
+    result = dataclasses.replace(SEEN, outputs=(TensorSpec("output_0", (None, 2), "float32"),))
+    result = dataclasses.replace(result, values=[{"output_0": draw["y"]} for draw in SEEN.values])
+    verdict, _, checks = verify.judge(SEEN, result, TERMS)
+    assert verdict is Verdict.VERIFIED
+    assert checks[1].sentence == "Renamed, and matched by place: y is now output_0."
+
+
+@pytest.mark.parametrize(
+    ("result", "pairs"),
+    [
+        ((X, Y), {"x": "x", "y": "y"}),
+        ((Y, X), {"x": "x", "y": "y"}),
+        ((TensorSpec("a", (None, 4), "float32"), TensorSpec("b", (None, 2), "float32")), {"x": "a", "y": "b"}),
+        ((TensorSpec("a", None, "float32"), TensorSpec("b", (None, None), "float32")), {"x": "a", "y": "b"}),
+        ((TensorSpec("b", (None, 2), "float32"), TensorSpec("a", (None, 4), "float32")), None),
+        ((TensorSpec("a", (None, 4), "int32"), TensorSpec("b", (None, 2), "float32")), None),
+        ((X,), None),
+    ],
+)
+def test_pairing(result: tuple[TensorSpec, ...], pairs: dict[str, str] | None) -> None:
+    assert pair((X, Y), result) == pairs
+
+
+def test_weights_may_be_left_to_the_values() -> None:
+    result = dataclasses.replace(SEEN, weights=())
+    verdict, _, checks = verify.judge(SEEN, result, Terms(TOLERANCE, exact_weights=False))
+    assert verdict is Verdict.VERIFIED
+    assert named(checks)["weights"] is None
+
+
+def test_without_values_nothing_is_verified() -> None:
+    empty = dataclasses.replace(SEEN, values=[])
+    assert verify.judge(empty, empty, TERMS)[0] is Verdict.NOT_PROVABLE
+    assert verify.not_run(ModelError(problem="no"))[0] is Verdict.NOT_PROVABLE
+
+
+def test_a_result_that_does_not_open_differs() -> None:
+    verdict, reason, checks = verify.not_opened(ModelError(problem="its head is missing"))
+    assert verdict is Verdict.DIFFERS
+    assert named(checks) == {"load": False}
+    assert "its head is missing" in reason
+
+
+# Inputs
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+def test_inputs_follow_the_signature(guess: verify.Guess) -> None:
+    specs = (
+        TensorSpec("image", (None, None, None, 3), "float32"),
+        TensorSpec("token", (None, 7), "int32", limit=5),
+        TensorSpec("count", (None,), "int64"),
+        TensorSpec("pixel", (2, 3), "uint8"),
+        TensorSpec("word", (None, 1), "string"),
+        TensorSpec("flag", (None,), "bool"),
+        TensorSpec("scalar", (), "float64"),
+        TensorSpec("half", (None, 2), "bfloat16"),
+        TensorSpec("wave", (None,), "complex64"),
+        TensorSpec("unknown", None, "float32"),
+    )
+    draws = make_inputs(specs, 1, guess)
+    assert [draw["image"].shape for draw in draws] == [(batch, guess.size, guess.size, 3) for _, batch in verify.DRAWS]
+    assert {draw["image"].shape[0] for draw in draws} == {1, 3}
+    assert all(draw["token"].min() >= 0 and draw["token"].max() < 5 for draw in draws)
+    assert all(draw["count"].max() < guess.high for draw in draws)
+    assert [draws[0][spec.name].dtype.kind for spec in specs] == list("fiiuSbffcf")
+    assert draws[0]["pixel"].shape == (2, 3)
+    assert draws[0]["scalar"].shape == ()
+    assert not draws[-1]["image"].any()
+    assert draws[-1]["word"].tolist() == [[b""]] * 3
+
+
+def test_the_same_seed_gives_the_same_inputs() -> None:
+    one, two, other = (make_inputs((X,), seed)[1]["x"] for seed in (7, 7, 8))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_draws_differ() -> None:
+    draws = make_inputs((X,), 7)
+    assert not np.array_equal(draws[1]["x"], draws[2]["x"])
+
+
+def test_an_input_nobody_can_make_is_named() -> None:
+    with pytest.raises(BadSamples, match=r"values of dtype resource \(table\)"):
+        make_inputs((TensorSpec("table", (), "resource"),), 1)
+
+
+@given(
+    st.lists(st.sampled_from(["float32", "int64", "string", "bool", "complex64"]), max_size=4), st.integers(0, 2**32)
+)
+def test_draws_come_back_from_the_file(tmp_path_factory: pytest.TempPathFactory, dtypes: list[str], seed: int) -> None:
+    specs = [TensorSpec(f"in/{number}:0", (None, 2), dtype) for number, dtype in enumerate(dtypes)]
+    path = tmp_path_factory.mktemp("draws") / "inputs.npz"
+    draws = make_inputs(specs, seed)
+    verify.save_draws(path, draws)
+    loaded = verify.load_draws(path)
+    assert len(loaded) == (len(draws) if dtypes else 0)
+    for before, after in zip(draws, loaded, strict=False):
+        assert before.keys() == after.keys()
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def object_array(path: Path) -> None:
+    _save(path, np.array([{}], dtype=object))
+
+
+def compressed(path: Path) -> None:
+    _save(path, np.zeros(10), save=np.savez_compressed)
+
+
+def large(path: Path) -> None:
+    _save(path, np.zeros(10_000))
+
+
+def odd_key(path: Path) -> None:
+    _save(path, np.zeros(1), key="y")
+
+
+def _save(path: Path, array: Array, key: str = "0/y", save: Any = np.savez) -> None:
+    save(path, **{key: array})
+
+
+def no_zip(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04 nothing")
+
+
+def huge_shape(path: Path) -> None:
+    import zipfile
+
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000000000000,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "w") as package:
+        package.writestr("0/y.npy", b"\x93NUMPY\x01\x00v\x00" + header)
+
+
+def odd_header(path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(path, "w") as package:
+        package.writestr("0/y.npy", b"\x93NUMPY\x01\x00v\x00" + b"{'descr': (".ljust(117) + b"\n")
+
+
+@pytest.mark.parametrize("forge", [object_array, compressed, large, odd_key, no_zip, huge_shape, odd_header])
+def test_values_from_a_job_are_not_trusted(tmp_path: Path, forge: Any) -> None:
+    path = tmp_path / "outputs.npz"
+    forge(path)
+    with pytest.raises(NoResult):
+        verify.load_draws(path, limit=5_000)

@@ -1,0 +1,227 @@
+"""The shape of a format: plain data and plain functions, no base class.
+
+Nothing here imports TensorFlow, NumPy or h5py: the web process reads labels, suffixes and sniffers from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker.report import Finding
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = dict[str, np.ndarray]
+
+
+# What ``Sample.hdf5`` looks for in the bytes of an HDF5 file: names of the attributes and groups that Keras writes.
+HDF5_MARKERS = (
+    b"model_config",  # a whole model: the architecture is in the file
+    b"model_weights",
+    b"training_config",
+    b"optimizer_weights",
+    b"layer_names",  # weights as Keras 1 and 2 lay them out
+    b"weight_names",
+    b"keras_version",
+    b"_layer_checkpoint_dependencies",  # weights as Keras 2.12 and later lay them out
+    b"vars",
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file inside an archive."""
+
+    name: str
+    size: int  # bytes, unpacked
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What recognising looks at: bytes and names, nothing that was run or unpacked to disk.
+
+    ``members`` is empty for a plain file. ``texts`` holds the first 64 KiB of members (or of the file, under its own
+    name) that look like JSON, and small Git-LFS pointers. ``hdf5`` gives, for each HDF5 file ("" is the file itself),
+    which of ``HDF5_MARKERS`` occur in it.
+    """
+
+    name: str
+    size: int
+    head: bytes  # the first 64 KiB
+    container: str = "file"  # file, zip, tar
+    members: tuple[Member, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    hdf5: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    with_variables: frozenset[str] = frozenset()  # the saved_model.pb members that mention variables
+
+
+def _number(value: Any) -> int | None:
+    """A number that came from a job as what it should be; ValueError and TypeError for anything else."""
+    return None if value is None else int(value)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: None in ``shape`` is a free dimension, ``shape`` None an unknown rank.
+
+    ``limit`` is the exclusive upper bound of an integer input where it is known (the size of an embedding).
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: str
+    limit: int | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
+        shape = data["shape"]
+        sizes = None if shape is None else tuple(map(_number, shape))
+        return cls(str(data["name"]), sizes, str(data["dtype"]), _number(data.get("limit")))
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One row of the layer table."""
+
+    name: str
+    kind: str
+    shape: str
+    dtype: str
+    parameters: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LayerRow:
+        texts = [str(data[name]) for name in ("name", "kind", "shape", "dtype")]
+        return cls(*texts, parameters=int(data["parameters"]))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a file holds. ``traits`` are the facts that routes ask for, see ``TRAITS``."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
+    parameters: int | None = None
+    dtypes: tuple[str, ...] = ()
+    custom_objects: tuple[str, ...] = ()
+    producer: Mapping[str, str] = field(default_factory=dict)  # {"keras": "3.15.1", "tensorflow": …}
+    signatures: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()  # what a pickle would import
+    traits: frozenset[str] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "traits": sorted(self.traits)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Summary:
+        return cls(
+            inputs=tuple(map(TensorSpec.from_json, data.get("inputs", ()))),
+            outputs=tuple(map(TensorSpec.from_json, data.get("outputs", ()))),
+            layers=tuple(map(LayerRow.from_json, data.get("layers", ()))),
+            parameters=_number(data.get("parameters")),
+            dtypes=tuple(map(str, data.get("dtypes", ()))),
+            custom_objects=tuple(map(str, data.get("custom_objects", ()))),
+            producer={str(name): str(version) for name, version in data.get("producer", {}).items()},
+            signatures=tuple(map(str, data.get("signatures", ()))),
+            imports=tuple(map(str, data.get("imports", ()))),
+            traits=frozenset(map(str, data.get("traits", ()))),
+        )
+
+
+# What a converter may require of its source, and the sentence for a source that does not have it.
+TRAITS = {
+    "keras-config": "it holds a graph of operations, not Keras layers, and layers cannot be read back from a graph.",
+    "weights": "it holds no weights.",
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a value may lie from the source's: absolute, plus relative to the largest magnitude of the output."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that was opened in a job. Arrays are NumPy; string tensors are arrays of dtype ``S`` or ``U``.
+
+    ``run`` takes one array for each of ``inputs`` by name and returns one for each of ``outputs`` by name.
+    ``weights`` yields (name, array) for every variable, in the file's own order, without optimizer variables.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    run: Callable[[Arrays], Arrays]
+    weights: Callable[[], Iterator[tuple[str, np.ndarray]]]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass
+class Hop:
+    """What one converter call is given besides its two paths, and where it leaves its findings."""
+
+    scratch: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, *findings: Finding) -> None:
+        self.findings.extend(finding for finding in findings if finding not in self.findings)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A typed option of a target format."""
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Converter:
+    """Writes the target file from the source file. ``requires`` names traits (``TRAITS``) of the source."""
+
+    run: Callable[[Path, Path, Hop], None]
+    requires: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format. ``slug`` is the module's name and is filled in by discovery.
+
+    suffixes: a hint and a download name, never proof; the first one names results.
+    sniff: does this Sample hold this format? Pure.
+    inspect: reads the structure, runs nothing of the model.
+    load: opens the model for running; None means that it cannot be run here.
+    findings: what a person should know about this very file, read without opening it.
+    keeps: which of "architecture", "weights", "optimizer", "graph" the format can hold; pages say what a route drops.
+    exact: weights come back bit for bit.
+    """
+
+    label: str
+    suffixes: tuple[str, ...]
+    sniff: Callable[[Sample], bool]
+    inspect: Callable[[Path, Path], Summary]  # (file, scratch folder)
+    load: Callable[[Path, Path], Loaded] | None = None  # (file, scratch folder)
+    findings: Callable[[Path, Path], tuple[Finding, ...]] | None = None  # (file, scratch folder)
+    converts_from: Mapping[str, Converter] = field(default_factory=dict)
+    converts_to: Mapping[str, Converter] = field(default_factory=dict)
+    tolerance: Tolerance = Tolerance(rtol=1e-5, atol=1e-6)
+    keeps: frozenset[str] = frozenset()
+    exact: bool = False
+    options: tuple[Option, ...] = ()
+    snippet: str = ""  # "{file}" is replaced by the download's name
+    needs: tuple[str, ...] = ()  # import names
+    no_way_in: str = ""  # why nothing converts to it, in a sentence, where nothing does
+    no_way_out: str = ""  # why it converts to nothing
+    slug: str = ""

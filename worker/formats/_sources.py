@@ -1,0 +1,308 @@
+"""Living Keras models from files: Keras 3 as it is, older files rebuilt, or tf-keras as an independent reader.
+
+A job converts a file and runs it, so what was opened is kept for the rest of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from worker.errors import LarderError, ModelError
+from worker.formats import _live, _outline, _rebuild, _registry, _weights
+from worker.formats._architecture import Architecture, input_shape_of, refuse_lambdas
+from worker.formats._files import named
+from worker.formats._format import Converter, Hop, Loaded, Summary
+from worker.formats._keras_files import READERS, Stored
+from worker.formats._weights import LOOKUPS
+from worker.report import Finding, Severity, declare
+
+KERAS_SOURCES = ("keras", "h5", "json_npz", "weights_h5", "saved_model")
+REBUILT = declare(
+    "rebuilt",
+    Severity.NOTE,
+    "Keras {version} wrote this file. The model was rebuilt from its own description for Keras 3.",
+)
+READ_BY_TF_KERAS = declare(
+    "read-by-tf-keras",
+    Severity.NOTE,
+    "Keras 3 has no equal for this model ({problem}), so the graph was taken from tf-keras, which still reads it.",
+)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A Keras 3 model with its weights, and what had to be said about it."""
+
+    model: Any
+    findings: tuple[Finding, ...]
+
+
+Writer = Callable[[Any, Path, Hop], None]
+Opener = Callable[[str, Path, Path], Opened]
+
+
+def read(slug: str, path: Path, scratch: Path) -> Stored:
+    """What the file holds, before any library sees it."""
+    status = path.stat()
+    return _read(slug, path.absolute(), scratch / f"{slug}-source", (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@cache
+def _read(slug: str, path: Path, scratch: Path, _: tuple[int, ...]) -> Stored:
+    return READERS[slug](path, scratch)
+
+
+def open_model(slug: str, path: Path, scratch: Path) -> Opened:
+    """The model as a Keras 3 object. Lambdas and unknown classes are refused before anything is built."""
+    return _open(_Key(read(slug, path, scratch)))
+
+
+class _Key:
+    """Stored, hashed by identity: ``_read`` gives the same object for the same file."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+
+    def __hash__(self) -> int:
+        return id(self.stored)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.stored is self.stored
+
+
+@cache
+def _open(key: _Key) -> Opened:
+    stored = key.stored
+    refuse_lambdas(stored.architecture)
+    if stored.architecture.legacy:
+        return _rebuilt(stored)
+    try:
+        return Opened(_ready(_with_interface(_load_as_is(stored), stored.architecture)), stored.findings)
+    except LarderError:
+        raise
+    except Exception as error:  # Keras raises whatever its loaders meet; our own reader may still know the way
+        return _second_try(stored, error)
+
+
+def _second_try(stored: Stored, error: Exception) -> Opened:
+    try:
+        return _rebuilt(stored)
+    except LarderError as refusal:
+        if refusal.code != ModelError.code:
+            raise
+        raise ModelError(problem=_first_line(error)) from refusal
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def _load_as_is(stored: Stored) -> Any:
+    """Keras 3's own loader on what Keras 3 wrote: not compiled, in safe mode."""
+    import keras
+
+    _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES)
+    if stored.own_file is not None:
+        return keras.saving.load_model(str(stored.own_file), compile=False, safe_mode=True)
+    root = {key: value for key, value in stored.architecture.root.items() if key != "compile_config"}
+    model = keras.saving.deserialize_keras_object(root, safe_mode=True)
+    weights = stored.weights()
+    if isinstance(weights, _weights.Tree) and stored.weights_file is not None:
+        model.load_weights(str(named(stored.weights_file, stored.weights_file.parent, ".weights.h5")))
+    else:
+        weights.fill(_weights.part_of(model))
+    return model
+
+
+def _rebuilt(stored: Stored) -> Opened:
+    rebuilt = _rebuild.rebuild(stored.architecture)
+    model = _with_interface(rebuilt.model, stored.architecture)
+    stored.weights().fill(rebuilt.part)
+    _restore_vocabularies(model, stored)
+    said = REBUILT(version=stored.architecture.version or "2 or older")
+    return Opened(_ready(model), (*stored.findings, said, *rebuilt.findings))
+
+
+def _restore_vocabularies(model: Any, stored: Stored) -> None:
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    empty = [layer for layer in layers if type(layer).__name__ in LOOKUPS and layer.built and not _vocabulary(layer)]
+    known = stored.vocabularies([layer.name for layer in empty]) if empty else {}
+    for layer in empty:
+        if known.get(layer.name):
+            layer.set_vocabulary(known[layer.name])
+
+
+def _ready(model: Any) -> Any:
+    """Finish what filling in weights alone does not: statistics that a layer computes from them, and vocabularies."""
+    _refresh_statistics(model)
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if type(layer).__name__ in LOOKUPS:
+            _keep_vocabulary(layer)
+    return model
+
+
+def _with_interface(model: Any, architecture: Architecture) -> Any:
+    """A model of people's own class says nowhere what its input is, but its file says what it was built with."""
+    import keras
+
+    shape = None if getattr(model, "inputs", None) else input_shape_of(architecture.root)
+    if shape is not None:
+        tensor = keras.Input(batch_shape=tuple(shape), name="inputs")
+        model = keras.Model(tensor, model(tensor), name=f"{model.name}_with_input")
+    _live.require_interface(model)
+    return model
+
+
+def _refresh_statistics(model: Any) -> None:
+    """A Normalization computes with values that it derives from its weights, in both libraries."""
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if type(layer).__name__ == "Normalization" and layer.input_mean is None:
+            layer.finalize_state()
+
+
+def _keep_vocabulary(layer: Any) -> None:
+    """Put a learnt vocabulary into the layer's config: JSON and HDF5 have no other place for it."""
+    inner = getattr(layer, "_lookup_layer", layer)
+    vocabulary = _vocabulary(layer)
+    if not vocabulary:
+        raise ModelError(problem=f"the vocabulary of layer {layer.name} is not in the file")
+    if inner.input_vocabulary is None:
+        inner.input_vocabulary = vocabulary
+        layer._list_vocabulary = vocabulary
+
+
+def _vocabulary(layer: Any) -> list[Any]:
+    """What the layer knows, without the tokens it adds itself; empty where it has learnt nothing."""
+    try:
+        return list(getattr(layer, "_lookup_layer", layer).get_vocabulary(include_special_tokens=False))
+    except Exception:  # an empty table raises in several ways
+        return []
+
+
+def load(slug: str) -> Callable[[Path, Path], Loaded]:
+    """``Format.load`` of a Keras format. Files of Keras 2 are run by tf-keras where it can read them, so that a rebuilt
+    model is compared with an independent reader."""
+
+    def load_file(path: Path, scratch: Path) -> Loaded:
+        stored = read(slug, path, scratch)
+        refuse_lambdas(stored.architecture)
+        independent = _independent(_Key(stored)) if stored.architecture.legacy else None
+        if independent is not None:
+            return _live.loaded(independent, stored.findings)
+        opened = _open(_Key(stored))
+        return _live.loaded(opened.model, opened.findings)
+
+    return load_file
+
+
+@cache
+def _independent(key: _Key) -> Any:
+    """The model as tf-keras reads it, or None. Only for configs without byte code: tf-keras would run it."""
+    stored = key.stored
+    refuse_lambdas(stored.architecture)
+    _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES | _registry.tf_keras_classes())
+    return _attempt(_tf_keras_own, stored) or _attempt(_tf_keras_parts, stored)
+
+
+def _attempt(reader: Callable[[Stored], Any], stored: Stored) -> Any:
+    try:
+        model = reader(stored)
+        _live.require_interface(model)
+    except Exception:  # whatever an old loader meets: there may be another way
+        return None
+    return model
+
+
+def _tf_keras_own(stored: Stored) -> Any:
+    import tf_keras
+
+    if stored.own_file is None or stored.own_file.is_dir():
+        raise ModelError(problem="there is no file of its own")
+    return tf_keras.models.load_model(str(stored.own_file), compile=False)
+
+
+def _tf_keras_parts(stored: Stored) -> Any:
+    """Built by tf-keras from the description, with weights from our reader of the file's layout."""
+    import tf_keras
+
+    model = tf_keras.models.model_from_json(json.dumps(_spelled_out(stored.architecture)))
+    stored.weights().fill(_weights.part_of(model))
+    _refresh_statistics(model)
+    return model
+
+
+def _spelled_out(architecture: Architecture) -> dict[str, Any]:
+    """The description as the last Keras 2 reads it: no module paths, defaults of older releases made explicit."""
+    root = {"class_name": architecture.root["class_name"], "config": _plain(architecture.root["config"])}
+    if root["class_name"] == "Sequential" and isinstance(root["config"], list):
+        root["config"] = {"name": "sequential", "layers": root["config"]}
+    return root
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {
+        key: _plain(item) for key, item in value.items() if key not in {"module", "registered_name", "build_config"}
+    }
+    if plain.get("class_name") in {"GRU", "GRUCell"} and isinstance(plain.get("config"), dict):
+        plain["config"].setdefault("reset_after", False)
+    if plain.get("class_name") == "Sequential" and isinstance(plain.get("config"), list):
+        plain["config"] = {"name": "sequential", "layers": plain["config"]}
+    return plain
+
+
+def converters(write: Writer, target: str, opener: Opener = open_model) -> dict[str, Converter]:
+    """A converter from every Keras source but the target itself: open it as a Keras 3 model, then write."""
+    needs = {"saved_model": frozenset({"keras-config"})}
+    return {
+        source: Converter(_converting(source, write, opener), needs.get(source, frozenset()))
+        for source in KERAS_SOURCES
+        if source != target
+    }
+
+
+def open_any(slug: str, path: Path, scratch: Path) -> Opened:
+    """The model in Keras 3, else as tf-keras reads it: for targets that only want its graph."""
+    try:
+        return open_model(slug, path, scratch)
+    except ModelError as error:
+        stored = read(slug, path, scratch)
+        model = _independent(_Key(stored)) if _has_no_equal(error) and stored.architecture.legacy else None
+        if model is None:
+            raise
+        return Opened(model, (*stored.findings, READ_BY_TF_KERAS(problem=str(error.details.get("problem", ""))[:200])))
+
+
+def _has_no_equal(error: ModelError) -> bool:
+    """Is this about what Keras 3 lacks? Refusals of code, and of weights that do not fit, stay refusals."""
+    return error.code == ModelError.code
+
+
+def _converting(source: str, write: Writer, opener: Opener) -> Callable[[Path, Path, Hop], None]:
+    def convert(path: Path, target: Path, hop: Hop) -> None:
+        opened = opener(source, path, hop.scratch)
+        hop.add(*opened.findings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns that .h5 is old, and the like: not about this model
+            write(opened.model, target, hop)
+
+    return convert
+
+
+def inspect(slug: str) -> Callable[[Path, Path], Summary]:
+    """``Format.inspect`` of a Keras format: nothing of the weights is read, nothing of the model runs."""
+
+    def inspect_file(path: Path, scratch: Path) -> Summary:
+        return _outline.summarise(read(slug, path, scratch).architecture)
+
+    return inspect_file

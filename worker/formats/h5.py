@@ -1,0 +1,63 @@
+"""``.h5``: a whole Keras model in one HDF5 file, as Keras 1 and 2 saved it and Keras 3 still does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from worker.errors import UnsupportedOperation
+from worker.formats import _sniff, _sources
+from worker.formats._format import Format, Hop
+
+LABEL = "HDF5 model"
+
+
+def write(model: Any, target: Path, hop: Hop) -> None:
+    """Save a Keras 3 model and read it back: Keras writes .h5 files that it cannot open again, without a word."""
+    import keras
+
+    result = hop.scratch / "result.h5"
+    try:
+        model.save(result)
+        again = keras.saving.load_model(str(result), compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever its old reader and writer meet
+        raise UnsupportedOperation(target=LABEL, operation=_operation(model, error), problem=_problem(error)) from error
+    if len(again.weights) != len(model.weights):
+        problem = f"Keras reads {len(again.weights)} of {len(model.weights)} weights back"
+        raise UnsupportedOperation(target=LABEL, operation="this model", problem=problem)
+    shutil.move(result, target)
+
+
+def _operation(model: Any, error: Exception) -> str:
+    """What the file cannot hold: the class that Keras names, else the operations between the layers."""
+    import keras
+
+    found = re.search(r"Unknown layer: '([^']+)'", str(error))
+    if found:
+        return found[1]
+    plain = [item.name for item in getattr(model, "operations", []) if not isinstance(item, keras.layers.Layer)]
+    return ", ".join(plain[:5]) or "this model"
+
+
+def _problem(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"Keras cannot write it there and read it back ({lines[0][:200] if lines else type(error).__name__})"
+
+
+FORMAT = Format(
+    label=LABEL,
+    suffixes=(".h5", ".hdf5"),
+    sniff=_sniff.is_whole_hdf5,
+    inspect=_sources.inspect("h5"),
+    load=_sources.load("h5"),
+    converts_from=_sources.converters(write, "h5"),
+    keeps=frozenset({"architecture", "weights", "optimizer"}),
+    exact=True,
+    snippet="""import keras
+
+model = keras.saving.load_model("{file}", compile=False)
+""",
+    needs=("tensorflow", "keras", "tf_keras", "h5py"),
+)

@@ -1,0 +1,59 @@
+"""Architecture as JSON, weights as NumPy arrays: one archive with ``architecture.json`` and ``weights.npz``.
+
+The arrays are ``arr_0``, ``arr_1``, … in the order of ``model.get_weights()``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from worker import archive
+from worker.formats import _sniff, _sources
+from worker.formats._format import Format, Hop, Sample
+
+
+def sniff(sample: Sample) -> bool:
+    return _sniff.holds_architecture(sample) and _sniff.holds_npz(sample)
+
+
+def write(model: Any, target: Path, hop: Hop) -> None:
+    """``model.to_json()`` and ``model.get_weights()``, nothing pickled."""
+    import numpy as np
+
+    text, arrays = hop.scratch / "architecture.json", hop.scratch / "weights.npz"
+    text.write_text(model.to_json(indent=1), encoding="utf-8")
+    np.savez(arrays, *model.get_weights())
+    archive.pack_files([("architecture.json", text), ("weights.npz", arrays)], target)
+
+
+FORMAT = Format(
+    label="JSON + NumPy",
+    suffixes=(".zip",),
+    sniff=sniff,
+    inspect=_sources.inspect("json_npz"),
+    load=_sources.load("json_npz"),
+    converts_from=_sources.converters(write, "json_npz"),
+    keeps=frozenset({"architecture", "weights"}),
+    exact=True,
+    snippet="""import io
+import zipfile
+
+import keras
+import numpy as np
+
+with zipfile.ZipFile("{file}") as archive:
+    model = keras.models.model_from_json(archive.read("architecture.json").decode())
+    arrays = np.load(io.BytesIO(archive.read("weights.npz")))
+model.set_weights([arrays[f"arr_{number}"] for number in range(len(arrays.files))])
+
+# Normalization layers compute with values that set_weights does not refresh.
+pending = [model]
+while pending:
+    layer = pending.pop()
+    pending += getattr(layer, "layers", [])
+    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+        layer.finalize_state()
+""",
+    needs=("tensorflow", "keras", "tf_keras"),
+)

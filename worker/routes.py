@@ -1,0 +1,136 @@
+"""Which formats a model can become, over which steps, and why not where it cannot. Pure: data in, data out.
+
+The registry is a graph: a format is a node, a converter an edge. The shortest way wins; of two equally short ways the
+first in the order of the slugs, so that the same question always has the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from worker import formats
+from worker.errors import FormatUnavailable, LarderError, NoRoute
+from worker.formats._format import TRAITS, Converter, Format, Summary
+
+Route = tuple[str, ...]
+Traits = frozenset[str]
+# What a format must keep for a trait of the source to be still there after a step through it
+CARRIED_BY = {"keras-config": "architecture", "weights": "weights"}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One format as the page shows it: the way to it, or the reason why there is none, and what the way loses."""
+
+    format: Format
+    route: Route
+    error: LarderError | None
+    drops: tuple[str, ...]
+
+
+def find_route(source: str, target: str, summary: Summary) -> Route:
+    """The slugs from ``source`` to ``target``; raises UnknownTarget, NoRoute or FormatUnavailable."""
+    start, end = formats.get(source), formats.get(target)
+    known = formats.formats()
+    usable = {slug: item for slug, item in known.items() if not formats.missing(item)}
+    if source != target and (route := _search(usable, source, target, summary.traits)):
+        return route
+    if source != target and (route := _search(known, source, target, summary.traits)):
+        raise _unavailable(known, route)
+    raise NoRoute(source=start.label, target=end.label, reason=_reason(known, start, end, summary.traits))
+
+
+def offers(source: str, summary: Summary) -> list[Offer]:
+    """One offer for every other format, possible or not, in the order of the slugs."""
+    return [_offer(source, item, summary) for slug, item in formats.formats().items() if slug != source]
+
+
+def converter(source: str, target: str) -> Converter:
+    """The converter of one step of a route."""
+    found = _edge(formats.formats(), source, target)
+    if found is None:
+        raise NoRoute(source=formats.get(source).label, target=formats.get(target).label, reason=NO_CONVERTER)
+    return found
+
+
+def drops(route: Route) -> tuple[str, ...]:
+    """What the first format of the route can hold and some later one cannot, in words."""
+    kept = [formats.get(slug).keeps for slug in route]
+    return tuple(sorted(kept[0] - frozenset.intersection(*kept)))
+
+
+def required(route: Route) -> tuple[str, ...]:
+    """The traits without which this route does not exist."""
+    edges = [_edge(formats.formats(), *step) for step in pairwise(route)]
+    return tuple(sorted({trait for edge in edges if edge for trait in edge.requires}))
+
+
+NO_CONVERTER = "no converter leads from the one to the other yet."
+SAME = "it is in that format already."
+
+
+def _offer(source: str, target: Format, summary: Summary) -> Offer:
+    try:
+        route = find_route(source, target.slug, summary)
+    except LarderError as error:
+        return Offer(target, (), error, ())
+    return Offer(target, route, None, drops(route))
+
+
+def _edge(known: Mapping[str, Format], source: str, target: str) -> Converter | None:
+    return known[target].converts_from.get(source) or known[source].converts_to.get(target)
+
+
+def _search(known: Mapping[str, Format], source: str, target: str, traits: Traits | None) -> Route:
+    """Breadth first; ``traits`` None asks whether there is a way for any model. Empty where there is none."""
+    if source not in known or target not in known:
+        return ()
+    waiting: list[tuple[Route, Traits | None]] = [((source,), traits)]
+    seen = {(source, traits)}
+    while waiting:
+        route, has = waiting.pop(0)
+        for slug, keeps in _steps(known, route[-1], has):
+            if slug == target:
+                return (*route, slug)
+            if slug not in route and (slug, keeps) not in seen:
+                seen.add((slug, keeps))
+                waiting.append(((*route, slug), keeps))
+    return ()
+
+
+def _steps(known: Mapping[str, Format], source: str, traits: Traits | None) -> Iterator[tuple[str, Traits | None]]:
+    """The formats that are one step away, each with the traits that the model still has there."""
+    for slug, item in known.items():
+        edge = _edge(known, source, slug) if slug != source else None
+        if edge is not None and (traits is None or edge.requires <= traits):
+            yield slug, None if traits is None else _carried(traits, item)
+
+
+def _carried(traits: Traits, item: Format) -> Traits:
+    return frozenset(trait for trait in traits if CARRIED_BY.get(trait, trait) in item.keeps)
+
+
+def _unavailable(known: Mapping[str, Format], route: Route) -> FormatUnavailable:
+    absent = next(known[slug] for slug in route if formats.missing(known[slug]))
+    return FormatUnavailable(target=absent.label, missing=", ".join(formats.missing(absent)))
+
+
+def _reason(known: Mapping[str, Format], source: Format, target: Format, traits: Traits) -> str:
+    """Why there is no way, in the sentence of whichever side is the cause."""
+    if source.slug == target.slug:
+        return SAME
+    if not any(_edge(known, source.slug, slug) for slug in known):
+        return source.no_way_out or NO_CONVERTER
+    if not any(_edge(known, slug, target.slug) for slug in known):
+        return target.no_way_in or NO_CONVERTER
+    if route := _search(known, source.slug, target.slug, None):
+        return _lacking(known, route, traits)
+    return NO_CONVERTER
+
+
+def _lacking(known: Mapping[str, Format], route: Route, traits: Traits) -> str:
+    edges = [_edge(known, *step) for step in pairwise(route)]
+    absent = sorted({trait for edge in edges if edge for trait in edge.requires} - traits)
+    return TRAITS.get(absent[0], NO_CONVERTER) if absent else NO_CONVERTER

@@ -1,0 +1,61 @@
+"""What one worker process has for its whole life: one zygote, and the verdict on its sandbox."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.errors import LarderError, SandboxMissing
+from worker.sandbox import selfcheck
+from worker.sandbox.client import Zygote
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Runtime:
+    """``missing`` is why jobs are refused here; ``problem`` is the sentence about it, or about an unwell zygote."""
+
+    zygote: Zygote | None = None
+    checked: threading.Event = field(default_factory=threading.Event)
+    layers: dict[str, Any] = field(default_factory=dict)
+    missing: str = ""
+    problem: str = ""
+
+
+runtime = Runtime()
+stopping = threading.Event()  # set when the worker was asked to end
+
+
+def start() -> None:
+    """Start the zygote, and try out the sandbox as soon as it has imported TensorFlow; returns at once."""
+    runtime.zygote = Zygote()
+    threading.Thread(target=_check, args=[runtime.zygote], name="selfcheck", daemon=True).start()
+
+
+def zygote() -> Zygote:
+    """The zygote that jobs are forked from, once the sandbox was tried out; SandboxMissing where it does not hold."""
+    runtime.checked.wait()
+    if runtime.zygote is None or runtime.missing:
+        raise SandboxMissing(missing=runtime.missing or "the worker has no zygote")
+    return runtime.zygote
+
+
+def stop() -> None:
+    if runtime.zygote is not None:
+        runtime.zygote.close()
+
+
+def _check(zygote: Zygote) -> None:
+    try:
+        layers = selfcheck.check(zygote)
+        runtime.layers = {name: {"active": layer.active, "detail": layer.detail} for name, layer in layers.items()}
+        runtime.missing, runtime.problem = selfcheck.reasons(layers), selfcheck.problem(layers)
+    except (LarderError, OSError) as error:
+        if not stopping.is_set():
+            runtime.problem = str(error)
+            log.error("the sandbox could not be tried out: %s", error)
+    finally:
+        runtime.checked.set()

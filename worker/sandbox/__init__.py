@@ -1,0 +1,1 @@
+"""Jobs behind walls: a zygote that has imported TensorFlow, and short-lived processes that it locks up."""

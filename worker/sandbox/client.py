@@ -1,0 +1,208 @@
+"""The worker's side of the sandbox: one zygote, and jobs that run in it, several at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from worker.errors import LarderError, SandboxError, SandboxMissing
+from worker.sandbox.endings import Ending, judge
+from worker.sandbox.layers import ENVIRONMENT, REPOSITORY, Layer, missing
+from worker.sandbox.limits import MIB, Limits
+from worker.sandbox.pipes import JobPipes
+from worker.sandbox.request import Request
+
+MAX_REQUEST_BYTES = 128 * 1024
+MAX_READY_BYTES = 64 * 1024
+READY_SECONDS = 120.0
+REHEARSAL = "nothing"  # a step of the self-check
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job that ended well has to say. ``value`` came from the job: data, to be checked by whoever uses it."""
+
+    value: dict[str, Any]
+    layers: dict[str, Layer]
+    seconds: float
+    peak_memory_bytes: int
+    log: str
+    events: tuple[dict[str, Any], ...]
+
+
+def never() -> bool:
+    """Nobody cancels."""
+    return False
+
+
+def ignore(text: str) -> None:
+    """Nobody listens."""
+
+
+class Zygote:
+    """A warm process that has imported TensorFlow and forks one locked-up job for every ``run``.
+
+    It starts at once and imports while the worker goes on. It ends with this process, however that ends, and takes its
+    jobs along. ``steps`` are modules with a registry ``STEPS``.
+    """
+
+    def __init__(
+        self,
+        log_stderr: bool = False,
+        *,
+        steps: Sequence[str] = ("worker.steps",),
+        preload: bool = True,
+    ) -> None:
+        self._options = [*steps] if preload else [*steps, "--bare"]
+        self._log_stderr = log_stderr
+        self._lock = threading.Lock()  # for starting and getting ready; jobs run side by side
+        self._ready: dict[str, Any] | None = None
+        self._start()
+
+    def __enter__(self) -> Zygote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the zygote and the jobs that run in it. A later ``run`` would start it again."""
+        self._process.kill()  # first, for a thread may hold the lock and wait for the imports
+        with self._lock:
+            self._end()
+
+    def wait_ready(self, timeout: float = READY_SECONDS) -> dict[str, Any]:
+        """Wait for the imports, then measure the layers in a first job: ``{pid, threads, seconds, layers}``.
+
+        Starts the zygote again where it has died. Raises SandboxError where it does not get ready in time.
+        """
+        with self._lock:
+            if self._process.poll() is not None:
+                self._end()
+                self._start()
+            if self._ready is None:
+                ready = self._receive_ready(timeout)
+                self._ready = {**ready, "layers": self._rehearse()}
+            return self._ready
+
+    def run(
+        self,
+        step: str,
+        arguments: dict[str, Any],
+        *,
+        read: Sequence[Path],
+        folder: Path,
+        limits: Limits,
+        canceled: Callable[[], bool] = never,
+        progress: Callable[[str], None] = ignore,
+        strict: bool = False,
+    ) -> Outcome:
+        """Run one step in a job of its own. It may read ``read``, and write in ``folder`` only.
+
+        Raises the LarderError that the step reported, or the one that says how the job ended. ``canceled`` is asked
+        five times a second; ``progress`` is called with the step's texts while it runs. ``strict`` kills the job at the
+        first system call that would have been refused, to prove that honest ones make none.
+        """
+        if absent := missing(self.wait_ready()["layers"]):
+            raise SandboxMissing(missing=absent)
+        started = time.monotonic()
+        paths = tuple(str(path.resolve()) for path in read)
+        request = Request(step, arguments, paths, str(folder.resolve()), limits, strict)
+        ending = self._perform(request, canceled, progress)
+        seconds = time.monotonic() - started
+        try:
+            value = judge(ending, limits)
+        except LarderError as error:
+            log.debug("job %s: %s after %.2f s, peak %d MiB", step, error.code, seconds, ending.peak // MIB)
+            raise
+        return Outcome(value, ending.layers, seconds, ending.peak, ending.log, tuple(ending.events))
+
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _end)
+        own = [str(theirs.fileno()), str(os.getpid())]
+        command = [sys.executable, "-P", "-s", "-m", "worker.sandbox.zygote", *own, *self._options]
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                cwd="/",
+                env={**ENVIRONMENT, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if self._log_stderr else self._stderr,
+                start_new_session=True,  # Ctrl-C is for the worker, which then closes it
+            )
+
+    def _end(self) -> None:
+        """The kernel takes the jobs along, each with its supervisor."""
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+        self._stderr.close()
+        self._ready = None
+
+    def _receive_ready(self, timeout: float) -> dict[str, Any]:
+        self._control.settimeout(timeout)
+        try:
+            message = self._control.recv(MAX_READY_BYTES)
+        except TimeoutError:
+            raise SandboxError(problem=f"the zygote was not ready after {timeout:g} seconds") from None
+        finally:
+            self._control.settimeout(None)
+        ready = json.loads(message) if message else {"problem": self._last_words()}
+        if "problem" in ready:
+            self._process.wait()
+            raise SandboxError(problem=f"the zygote did not start: {ready['problem']}")
+        return dict(ready)
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"exit status {status}"
+
+    def _rehearse(self) -> dict[str, Layer]:
+        """What engages around a job on this machine, from a job that does nothing."""
+        with tempfile.TemporaryDirectory(prefix="larder-") as folder:
+            limits = Limits(wall_seconds=30)
+            ending = self._attempt(Request(REHEARSAL, {}, (), folder, limits), never, ignore)
+        if ending.problem or not ending.layers:
+            raise SandboxError(problem=ending.problem or "the first job did not begin")
+        return ending.layers
+
+    def _perform(self, request: Request, canceled: Callable[[], bool], progress: Callable[[str], None]) -> Ending:
+        """Run a job; a second time where the zygote died before it took it."""
+        ending = self._attempt(request, canceled, progress)
+        if ending.begun or ending.problem or ending.reason:
+            return ending
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        self.wait_ready()
+        return self._attempt(request, canceled, progress)
+
+    def _attempt(self, request: Request, canceled: Callable[[], bool], progress: Callable[[str], None]) -> Ending:
+        message = request.encode()
+        if len(message) > MAX_REQUEST_BYTES:
+            raise SandboxError(problem=f"its arguments take {len(message)} bytes, more than {MAX_REQUEST_BYTES}")
+        pipes = JobPipes()
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # its pipes tell it as well
+                socket.send_fds(self._control, [message], pipes.write_ends)
+            pipes.close_write_ends()
+            return pipes.follow(request.limits.wall_seconds, canceled, progress)
+        finally:
+            pipes.close()

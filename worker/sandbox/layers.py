@@ -1,0 +1,183 @@
+"""The layers around one job, in the order in which they engage.
+
+A layer is a function that engages it and says what engaged; one that cannot raises, and is reported as missing. Those
+of ``BEFORE_FORK`` hold for the supervisor and its job (namespaces belong there), those of ``IN_JOB`` for the job.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from worker.sandbox import kernel, landlock, limits, seccomp
+from worker.sandbox.kernel import Unavailable
+from worker.sandbox.request import Cell
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Whether a layer engaged, and what that means here."""
+
+    active: bool
+    detail: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Layer:
+        return cls(bool(data["active"]), str(data["detail"]))
+
+
+# Without these no job runs.
+FLOOR = (
+    "descriptors",
+    "environment",
+    "supervisor",
+    "rlimits",
+    "capabilities",
+    "no_new_privs",
+    "landlock",
+    "seccomp",
+)
+# Set before the zygote starts, so that importing numpy and TensorFlow starts no thread and finds no GPU.
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF_ENABLE_ONEDNN_OPTS": "0",  # other kernels round otherwise on other processors
+    "KERAS_BACKEND": "tensorflow",
+}
+REPOSITORY = Path(__file__).resolve().parents[2]
+SYSTEM_PATHS = (
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/lib",
+    "/lib64",
+    "/usr/share/zoneinfo",
+    "/etc/localtime",
+    "/etc/ld.so.cache",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/urandom",  # TensorFlow aborts without it
+    "/sys/devices/system/cpu",
+    "/proc/self/cmdline",  # and without this, of the job itself
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+)
+
+
+@cache
+def library_paths() -> tuple[str, ...]:
+    """What an imported TensorFlow may still open. Of the repository only the worker: its root may hold the data."""
+    own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    own += [f"{sys.prefix}/lib", f"{sys.base_prefix}/lib", str(REPOSITORY / "worker")]
+    return tuple(sorted({path for path in (*own, *SYSTEM_PATHS) if os.path.exists(path)}))
+
+
+def close_descriptors(cell: Cell) -> str:
+    """Nothing stays open but the job's pipes: input is empty, output and errors go to the log."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(cell.log, 1)
+    os.dup2(cell.log, 2)
+    start = 3
+    for keep in sorted((cell.result, cell.status)):
+        os.closerange(start, keep)
+        start = keep + 1
+    os.closerange(start, 2**31 - 1)
+    kept = {"0", "1", "2", str(cell.result), str(cell.status)}
+    stayed = [number for number in os.listdir("/proc/self/fd") if number not in kept]
+    if any(os.path.exists(f"/proc/self/fd/{number}") for number in stayed):  # one was that of the listing
+        raise Unavailable("descriptors of the worker stayed open")
+    return "empty input, log, result"
+
+
+def clean_environment(cell: Cell) -> str:
+    """An environment that is built, not inherited."""
+    folder = cell.request.folder
+    own = {"HOME": folder, "TMPDIR": folder, "KERAS_HOME": folder, "PATH": "/nonexistent"}
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT | own)
+    return f"{len(os.environ)} variables of its own"
+
+
+def limit_resources(cell: Cell) -> str:
+    """What the kernel counts for each process."""
+    return limits.set_rlimits(cell.request.limits)
+
+
+def limit_tasks(_: Cell) -> str:
+    """The number of threads."""
+    return limits.limit_tasks()
+
+
+def drop_capabilities(_: Cell) -> str:
+    """No capability is held and, where this process may say so, none can be had."""
+    emptied = kernel.empty_bounding_set()
+    kernel.clear_capabilities()
+    held = [line.split()[1] for line in _status_lines("CapInh", "CapPrm", "CapEff", "CapAmb")]
+    if any(int(value, 16) for value in held):
+        raise Unavailable("capabilities stayed")
+    return "none held, none to be had" if emptied else "none held; no_new_privs keeps it so"
+
+
+def _status_lines(*names: str) -> list[str]:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.startswith(names)]
+
+
+def give_up_privileges(_: Cell) -> str:
+    """Programs with more rights than this process give it none."""
+    kernel.prctl("PR_SET_NO_NEW_PRIVS", kernel.PR_SET_NO_NEW_PRIVS, 1)
+    return "set, for good"
+
+
+def restrict_files(cell: Cell) -> str:
+    """Landlock. Refuses where a thread exists already, for it would stay outside."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise Unavailable("the job has more than one thread, and the others would stay outside")
+    return landlock.restrict((*library_paths(), *cell.request.read), cell.request.folder)
+
+
+def restrict_calls(cell: Cell) -> str:
+    """seccomp, last: it refuses what the layers before it need."""
+    return seccomp.load_filter(cell.request.strict)
+
+
+Engage = Callable[[Cell], str]
+BEFORE_FORK: dict[str, Engage] = {"descriptors": close_descriptors, "environment": clean_environment}
+IN_JOB: dict[str, Engage] = {
+    "rlimits": limit_resources,
+    "tasks": limit_tasks,
+    "capabilities": drop_capabilities,
+    "no_new_privs": give_up_privileges,
+    "landlock": restrict_files,
+    "seccomp": restrict_calls,
+}
+
+
+def engage(layers: Mapping[str, Engage], cell: Cell) -> dict[str, Layer]:
+    """Try every layer; none is assumed."""
+    return {name: _engage(layer, cell) for name, layer in layers.items()}
+
+
+def _engage(layer: Engage, cell: Cell) -> Layer:
+    try:
+        return Layer(True, layer(cell))
+    except (OSError, ValueError, Unavailable) as error:
+        return Layer(False, getattr(error, "strerror", None) or str(error))
+
+
+def missing(layers: Mapping[str, Layer]) -> str:
+    """Which parts of the floor are missing and why, for people; empty where the floor holds."""
+    absent = {name: layers.get(name, Layer(False, "not reported")) for name in FLOOR}
+    return "; ".join(f"{name} ({layer.detail})" for name, layer in absent.items() if not layer.active)

@@ -1,0 +1,163 @@
+"""The process between the zygote and a job: it forks the job, watches it, and stops it with a named reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import select
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from worker.sandbox import disk, kernel
+from worker.sandbox.answers import ResultPipe, Step, answer, watch
+from worker.sandbox.layers import BEFORE_FORK, IN_JOB, Layer, engage, missing
+from worker.sandbox.request import Cell, Request
+
+POLL_SECONDS = 0.02
+FIRST_POLL_SECONDS = 0.002  # many jobs are short, and their peak is worth knowing
+MEMORY_LINES = ("RssAnon:", "RssShmem:", "VmSwap:")
+
+
+def _send(status: int, line: dict[str, Any]) -> None:
+    os.write(status, json.dumps(line).encode() + b"\n")
+
+
+def _memory_bytes(pid: int | str) -> int:
+    """Memory that only this process has, resident or swapped; 0 once it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(MEMORY_LINES))
+
+
+@dataclass
+class Watch:
+    """What is measured of one job. The baselines are what was there before it."""
+
+    pid: int
+    request: Request
+    deadline: float
+    memory_before: int
+    disk_before: int
+    disk_due: float = 0  # when to count the disk again
+    peak: int = 0
+
+    def excess(self) -> str:
+        """Which limit is passed: memory, disk, files, hidden, wall; empty while none is."""
+        limits = self.request.limits
+        memory = _memory_bytes(self.pid) - self.memory_before
+        self.peak = max(self.peak, memory)
+        if memory > limits.memory_bytes:
+            return "memory"
+        if time.monotonic() > self.deadline:
+            return "wall"
+        return self.disk_excess() if time.monotonic() > self.disk_due else ""
+
+    def disk_excess(self) -> str:
+        """The part of ``excess`` that is still true after the job has ended. Takes a fifth of the time at most."""
+        started = time.monotonic()
+        reason = self._count_disk()
+        self.disk_due = started + 5 * (time.monotonic() - started)
+        return reason
+
+    def _count_disk(self) -> str:
+        limits = self.request.limits
+        try:
+            used = disk.used_bytes(self.request.folder, limits.files) + disk.unlinked_bytes(self.pid)
+        except disk.Hidden:
+            return "hidden"
+        except disk.TooManyFiles:
+            return "files"
+        return "disk" if used - self.disk_before > limits.disk_bytes else ""
+
+
+def _wait(watched: Watch) -> str:
+    """Until the job has ended or must end; the reason, empty where it ended by itself."""
+    ended = select.poll()
+    ended.register(os.pidfd_open(watched.pid), select.POLLIN)
+    pause = FIRST_POLL_SECONDS
+    while not ended.poll(pause * 1000):
+        if reason := watched.excess():
+            return reason
+        pause = min(pause * 1.5, POLL_SECONDS)
+    return watched.disk_excess()
+
+
+def _supervise(watched: Watch) -> dict[str, Any]:
+    reason = _wait(watched)
+    os.kill(watched.pid, signal.SIGKILL)  # nobody has waited for it, so the number is still its own
+    _, status = os.waitpid(watched.pid, 0)
+    return {"status": status, "reason": reason, "peak": watched.peak}
+
+
+def _lock_up(cell: Cell, layers: dict[str, Layer], supervisor: int) -> bool:
+    """Engage the job's layers and report all of them; False where the floor is missing."""
+    kernel.die_with_parent(supervisor)
+    # Where the machine runs out of memory, the kernel takes the job and not the worker.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    os.chdir(cell.request.folder)
+    tempfile.tempdir = None  # imports have cached /tmp, TMPDIR says otherwise now
+    sys.dont_write_bytecode = True  # it could not
+    layers |= engage(IN_JOB, cell)
+    _send(cell.status, {"layers": {name: dataclasses.asdict(layer) for name, layer in layers.items()}})
+    return not missing(layers)
+
+
+def _run_step(cell: Cell, step: Step) -> None:
+    pipe = ResultPipe(cell.result)
+    watch(pipe)
+    answered = answer(cell.request, step, lambda text: pipe.send({"progress": text}))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pipe.send(answered)
+
+
+def _run_job(cell: Cell, step: Step, layers: dict[str, Layer], supervisor: int) -> NoReturn:
+    """The job's own process, to its end."""
+    try:
+        contained = _lock_up(cell, layers, supervisor)
+    except BaseException as error:
+        _send(cell.status, {"problem": f"{type(error).__name__}: {error}"})
+        os._exit(1)
+    os.close(cell.status)  # from here on the job cannot speak for the sandbox
+    try:
+        if contained:
+            _run_step(cell, step)
+    finally:
+        os._exit(0 if contained else 1)
+
+
+def _fork_job(cell: Cell, step: Step, layers: dict[str, Layer]) -> int:
+    supervisor = os.getpid()
+    if (pid := os.fork()) == 0:
+        _run_job(cell, step, layers, supervisor)
+    return pid
+
+
+def oversee(cell: Cell, step: Step) -> None:
+    """Run one job and report on it. Called in a process of its own, which ends afterwards."""
+    os.setsid()
+    _send(cell.status, {"pid": os.getpid()})
+    request = cell.request
+    layers = engage(BEFORE_FORK, cell)
+    watched = Watch(
+        pid=0,
+        request=request,
+        deadline=time.monotonic() + request.limits.wall_seconds,
+        memory_before=_memory_bytes("self"),
+        disk_before=disk.used_bytes(request.folder, request.limits.files),
+    )
+    layers["supervisor"] = Layer(watched.memory_before > 0, "memory, disk and time, 50 times a second")
+    watched.pid = _fork_job(cell, step, layers)
+    os.close(cell.result)
+    os.closerange(0, 3)  # the log ends with the job
+    _send(cell.status, _supervise(watched))

@@ -1,0 +1,223 @@
+"""What a job may do, by name. Runs inside the sandbox, in a process of its own, with TensorFlow.
+
+Each step takes plain data and returns plain data; what crosses to the worker in files is written into the job's
+folder. What the libraries raise becomes a LarderError on the way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from worker import custom_code, formats, routes, verify
+from worker.errors import BadSamples, CorruptFile, LarderError, ModelError
+from worker.formats._format import Format, Hop, Loaded, TensorSpec
+from worker.report import Finding
+from worker.samples import read_samples
+from worker.translation import translated
+
+if TYPE_CHECKING:
+    from worker.verify import Array, Arrays
+
+Progress = Callable[[str], None]
+Json = dict[str, Any]
+LIBRARIES = ("tensorflow", "keras", "tf-keras", "numpy", "h5py")
+
+
+# The steps ------------------------------------------------------------------------------------------------------
+
+
+def inspect(arguments: Json, progress: Progress) -> Json:
+    """``{path, format, custom_code?}`` → ``{summary, findings, error}``: the structure, and whether the model loads.
+
+    ``error`` is what loading said, or None; the structure is known all the same.
+    """
+    path, item = Path(arguments["path"]), formats.get(arguments["format"])
+    progress("reading the structure")
+    with translated(f"Reading {item.label}", path.name, CorruptFile):
+        summary = item.inspect(path, _scratch())
+        findings = list(item.findings(path, _scratch())) if item.findings else []
+    error = None
+    try:
+        loaded = _load(path, item, arguments, progress)
+        findings += loaded.findings if loaded else ()
+    except LarderError as raised:
+        error = raised.to_json()
+    return {"summary": summary.to_json(), "findings": _plain_findings(findings), "error": error}
+
+
+def convert(arguments: Json, progress: Progress) -> Json:
+    """``{source, source_format, target, target_format, options, probe?, custom_code?}`` → findings, versions, probe.
+
+    ``probe`` ``{seed, inputs, outputs, samples?}`` asks to run the source as well, and to write what it was given and
+    what it answered; the answer's ``probe`` describes the source, or holds the ``error`` for which it could not run.
+    """
+    path, target = Path(arguments["source"]), Path(arguments["target"])
+    source, goal = formats.get(arguments["source_format"]), formats.get(arguments["target_format"])
+    _run_custom_code(arguments)
+    progress(f"converting {source.label} to {goal.label}")
+    hop = Hop(_scratch(), arguments.get("options") or {})
+    with translated(f"Converting {source.label} to {goal.label}", path.name):
+        routes.converter(source.slug, goal.slug).run(path, target, hop)
+    probe = _probe(path, source, arguments, progress) if arguments.get("probe") else None
+    return {"findings": _plain_findings(hop.findings), "versions": versions(), "probe": probe}
+
+
+def run(arguments: Json, progress: Progress) -> Json:
+    """``{path, format, specs, inputs, outputs, custom_code?}`` → ``{inputs, outputs, weights, findings}``.
+
+    ``inputs`` is an .npz of draws under the names of ``specs``, the source's inputs; the model's own may differ. Where
+    they cannot be matched, or there are none, nothing is run, and ``outputs`` is not written.
+    """
+    item = formats.get(arguments["format"])
+    loaded = _load(Path(arguments["path"]), item, arguments, progress)
+    if loaded is None:
+        raise ModelError(problem=f"{item.label} cannot be run here")
+    names = verify.pair([TensorSpec.from_json(spec) for spec in arguments["specs"]], loaded.inputs)
+    if names is not None and arguments["inputs"]:
+        progress("running the result")
+        draws = verify.load_draws(Path(arguments["inputs"]))
+        given = [{names[name]: array for name, array in draw.items()} for draw in draws]
+        verify.save_draws(Path(arguments["outputs"]), [_answer(loaded, draw) for draw in given])
+    return {**_describe(loaded), "findings": _plain_findings(loaded.findings)}
+
+
+def sample(arguments: Json, progress: Progress) -> Json:
+    """``{kind: dense|conv, path}`` → ``{}``: a small model, always the same, in the format of the path's suffix."""
+    import keras
+
+    progress("making a sample model")
+    keras.utils.set_random_seed(7)
+    with translated("Making a sample model"):
+        model = keras.Sequential(_sample_layers(arguments["kind"]), name=f"sample_{arguments['kind']}")
+        model.save(arguments["path"])
+    return {}
+
+
+STEPS: dict[str, Callable[[Json, Progress], Json]] = {
+    "inspect": inspect,
+    "convert": convert,
+    "run": run,
+    "sample": sample,
+}
+formats.formats()  # imported now, in the zygote, and not by every job again
+
+
+# Loading and running --------------------------------------------------------------------------------------------
+
+
+def _load(path: Path, item: Format, arguments: Json, progress: Progress) -> Loaded | None:
+    """The model, opened for running; None where its format cannot be run."""
+    if item.load is None:
+        return None
+    _run_custom_code(arguments)
+    progress(f"loading {item.label}")
+    with translated(f"Loading {item.label}", path.name, ModelError):
+        return item.load(path, _scratch())
+
+
+def _run_custom_code(arguments: Json) -> None:
+    if path := arguments.get("custom_code"):
+        custom_code.register(Path(path))
+
+
+def _probe(path: Path, source: Format, arguments: Json, progress: Progress) -> Json:
+    """Run the source; a source that cannot be run is told, and converted nevertheless."""
+    wanted = arguments["probe"]
+    try:
+        loaded = _load(path, source, arguments, progress)
+        if loaded is None:
+            raise ModelError(problem=f"{source.label} cannot be run here")
+        progress("running the source")
+        draws, answers = _try_out(loaded, wanted)
+        described = _describe(loaded)
+    except BadSamples:  # what a person gave is theirs to repair
+        raise
+    except LarderError as error:
+        return {"error": error.to_json()}
+    verify.save_draws(Path(wanted["inputs"]), draws)
+    verify.save_draws(Path(wanted["outputs"]), answers)
+    return {**described, "findings": _plain_findings(loaded.findings), "error": None}
+
+
+def _try_out(loaded: Loaded, wanted: Json) -> tuple[list[Arrays], list[Arrays]]:
+    """What the model was given and what it answered: people's own samples, and draws of the first kind it accepts."""
+    draws = [read_samples(Path(wanted["samples"]), loaded.inputs)] if wanted.get("samples") else []
+    answers = [_answer(loaded, draw) for draw in draws]
+    refusal = None
+    for guess in verify.GUESSES:
+        try:
+            made = verify.make_inputs(loaded.inputs, wanted["seed"], guess)
+            return draws + made, answers + [_answer(loaded, draw) for draw in made]
+        except LarderError as error:
+            refusal = refusal or error
+    if refusal and not draws:
+        raise ModelError(problem=f"it does not run on inputs made from its signature ({refusal.message})")
+    return draws, answers
+
+
+def _answer(loaded: Loaded, draw: Arrays) -> Arrays:
+    with translated("Running the model", otherwise=ModelError):
+        return {name: _plain(array) for name, array in loaded.run(draw).items()}
+
+
+def _describe(loaded: Loaded) -> Json:
+    """The interface, and a digest of every weight."""
+    with translated("Reading the weights", otherwise=ModelError):
+        weights = [_digest(array) for _, array in loaded.weights()]
+    return {
+        "inputs": [asdict(spec) for spec in loaded.inputs],
+        "outputs": [asdict(spec) for spec in loaded.outputs],
+        "weights": weights,
+    }
+
+
+def _digest(array: Array) -> tuple[str, list[int], str]:
+    import numpy as np
+
+    plain = np.ascontiguousarray(_plain(array))
+    return str(array.dtype), list(array.shape), hashlib.sha256(plain.tobytes()).hexdigest()
+
+
+def _plain(array: Any) -> Array:
+    """The array in a dtype that an .npz holds without pickling: text as bytes, bfloat16 and the like as float32."""
+    import numpy as np
+
+    array = np.asarray(array)
+    if array.dtype.kind == "O":
+        array = array.astype("S") if array.size else np.empty(array.shape, "S1")
+    if array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    return cast("Array", array.astype("float32") if array.dtype.kind == "V" else array)
+
+
+def _scratch() -> Path:
+    """One folder inside the job's own, which is where it runs; an archive is unpacked into it once for all readers."""
+    folder = Path.cwd() / "scratch"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _plain_findings(findings: Iterable[Finding]) -> list[Json]:
+    return [finding.to_json() for finding in findings]
+
+
+def versions() -> dict[str, str]:
+    """The libraries that take part, by name."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def _sample_layers(kind: str) -> list[Any]:
+    from keras import Input, layers
+
+    if kind == "dense":
+        hidden = [layers.Dense(16, activation="relu", name="hidden"), layers.BatchNormalization(name="norm")]
+        return [Input((4,), name="flower"), *hidden, layers.Dense(3, activation="softmax", name="species")]
+    blocks = [layers.Conv2D(8, 3, activation="relu", name="edges"), layers.MaxPooling2D(name="pool")]
+    blocks += [layers.Conv2D(16, 3, activation="relu", name="strokes"), layers.GlobalAveragePooling2D(name="mean")]
+    return [Input((28, 28, 1), name="image"), *blocks, layers.Dense(10, activation="softmax", name="digit")]

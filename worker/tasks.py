@@ -1,0 +1,400 @@
+"""What the Celery worker does: take a primary key, claim the row, have a job do the work, write down what came of it.
+
+The rows are the truth and messages are hints: a task that finds nothing to claim ends quietly. TensorFlow is in the
+jobs only; this module is imported by the web process, so whatever runs jobs is imported inside functions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import close_old_connections, connections, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from models_app import storage
+from models_app.models import SYSTEM, Artifact, Conversion, ModelVersion, Tag, Upload, WorkerNode, record
+from models_app.models.leases import lease_end
+from worker import formats
+from worker.celery import app
+from worker.errors import Canceled, LarderError, SandboxError, SandboxMissing, VerificationError, WorkerLost
+from worker.heartbeat import Heartbeat
+from worker.report import Report, Verdict
+from worker.sandbox.limits import Limits
+
+if TYPE_CHECKING:
+    from worker.pipeline import Inspection, Result
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # how soon a running job notices that it was canceled
+NODE_SECONDS = 5.0
+STALE = timedelta(hours=24)
+FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}
+QUEUED_AGAIN: dict[str, Any] = {
+    **FREE,
+    "state": Conversion.State.QUEUED,
+    "stage": "",
+    "stages": [],
+    "dispatched_at": None,
+}
+
+
+class LostLease(Exception):
+    """The row is no longer this worker's, or nobody wants the result any more."""
+
+
+@dataclass
+class Hold:
+    """One row that this worker has claimed, for as long as nobody takes it away."""
+
+    rows: Callable[[], Any]  # the row while the token is still its own, else nothing
+    given_up: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        """Renew the lease once a third of it is over; notice a lost lease and a cancel."""
+        close_old_connections()
+        row = self.rows().first()
+        if row is None or getattr(row, "cancel_requested", False):
+            self.given_up.set()
+        elif row.lease_until - timezone.now() < timedelta(seconds=settings.LEASE_SECONDS * 2 / 3):
+            self.rows().update(lease_until=lease_end())
+
+    def canceled(self) -> bool:
+        from worker import runtime
+
+        return self.given_up.is_set() or runtime.stopping.is_set()
+
+    def publish(self, **values: Any) -> None:
+        """Write the outcome and leave the row; LostLease, which undoes the transaction, where it is not ours."""
+        if not self.rows().update(**FREE, **values):
+            raise LostLease
+
+    def put_back(self) -> None:
+        """Leave the row to the next worker, as if this attempt had not been."""
+        back = QUEUED_AGAIN if self.rows().model is Conversion else FREE
+        self.rows().update(attempt=F("attempt") - 1, **back)
+
+
+def dispatch(task: Any, row: Conversion | ModelVersion) -> None:
+    """Tell a worker that there is work. Without a broker nothing is lost: the reconciler tells again."""
+    type(row).objects.filter(pk=row.pk).update(dispatched_at=timezone.now())
+    try:
+        task.apply_async((str(row.pk),), retry=False)
+    except Exception as error:  # whatever a broker's client raises; the row is the truth
+        log.warning("could not tell a worker about %s: %s", row, error)
+
+
+@app.task(name="worker.inspect_version")
+def inspect_version(pk: str) -> None:
+    """Have a job read the uploaded file's structure, and keep its Summary or its error."""
+    token = ModelVersion.objects.claim(int(pk))
+    if token is None:
+        return
+    version = ModelVersion.objects.select_related("model__team").get(pk=pk)
+    hold = Hold(lambda: ModelVersion.objects.held(version.pk, token))
+    _work(
+        hold,
+        lambda folder: _inspect(hold, version, folder),
+        lambda error: _mark_unreadable(hold.publish, version, error),
+    )
+
+
+@app.task(name="worker.convert")
+def convert(pk: str) -> None:
+    """Have jobs convert and verify, and keep the result, or the error."""
+    token = Conversion.objects.claim(uuid.UUID(pk))
+    if token is None:
+        return
+    conversion = Conversion.objects.select_related("version__model__team").get(pk=pk)
+    hold = Hold(lambda: Conversion.objects.held(conversion.pk, token))
+    _work(hold, lambda folder: _convert(hold, conversion, folder), lambda error: _fail(hold.publish, conversion, error))
+
+
+@app.task(name="worker.reconcile")
+def reconcile() -> None:
+    """Find work that was lost with its worker or its message, and see that it goes on. Safe to run at any time."""
+    for version in ModelVersion.objects.lost():
+        _recover_version(version)
+    for conversion in Conversion.objects.lost().select_related("version__model__team"):
+        _recover_conversion(conversion)
+    for version in ModelVersion.objects.overdue()[:100]:
+        dispatch(inspect_version, version)
+    for conversion in Conversion.objects.overdue()[:100]:
+        dispatch(convert, conversion)
+    _sweep()
+
+
+def _work(hold: Hold, work: Callable[[Path], None], fail: Callable[[LarderError], None]) -> None:
+    """Run one claimed piece of work to its end, whatever the end is."""
+    try:
+        with Heartbeat(hold.look, LOOK_SECONDS, connections.close_all), _job_folder() as folder:
+            _settle(hold, fail, lambda: work(folder))
+    except LostLease:
+        _let_go(hold)
+
+
+def _settle(hold: Hold, fail: Callable[[LarderError], None], work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Canceled:
+        raise LostLease from None
+    except LarderError as error:
+        if isinstance(error, SandboxError) and hold.canceled():
+            raise LostLease from None  # the job died because this worker was told to end, not by itself
+        fail(error)
+    except LostLease:
+        raise
+    except Exception:
+        reference = uuid.uuid4().hex[:8]
+        log.exception("reference %s: a job failed in a way that nobody foresaw", reference)
+        fail(LarderError(reference=reference))
+
+
+def _let_go(hold: Hold) -> None:
+    """The work was stopped: canceled by somebody, given back by a worker that ends, or already another worker's."""
+    from worker import runtime
+
+    rows = hold.rows()
+    now = timezone.now()
+    if rows.model is Conversion and rows.filter(cancel_requested=True).update(
+        state=Conversion.State.CANCELED, finished_at=now, **FREE
+    ):
+        return
+    if runtime.stopping.is_set():
+        hold.put_back()
+
+
+def _inspect(hold: Hold, version: ModelVersion, folder: Path) -> None:
+    from worker import pipeline, runtime
+
+    source = version.source
+    path = storage.path_of(source.sha256)
+    try:
+        seen = pipeline.inspect(
+            runtime.zygote(),
+            path,
+            source.format,
+            folder,
+            _limits(),
+            canceled=hold.canceled,
+            name=version.upload_name,
+        )
+    except SandboxMissing:  # the file is not at fault: it waits for a worker that can contain jobs
+        hold.put_back()
+    else:
+        _mark_inspected(hold, version, seen)
+
+
+@transaction.atomic
+def _mark_inspected(hold: Hold, version: ModelVersion, seen: Inspection) -> None:
+    """Keep what was seen, also of a model that does not load."""
+    known = version.findings
+    together = known + [finding for finding in seen.findings if finding not in known]
+
+    def publish(**outcome: Any) -> None:
+        said = [finding.to_json() for finding in together]
+        hold.publish(summary_data=seen.summary.to_json(), findings_data=said, **outcome)
+
+    if seen.error:
+        _mark_unreadable(publish, version, seen.error)
+        return
+    publish(state=ModelVersion.State.INSPECTED)
+    record(SYSTEM, Tag.VERSION_INSPECTED, version.team, version, findings=[item.code for item in together])
+
+
+@transaction.atomic
+def _mark_unreadable(publish: Callable[..., None], version: ModelVersion, error: LarderError) -> None:
+    publish(state=ModelVersion.State.UNREADABLE, error=error.to_json())
+    record(SYSTEM, Tag.VERSION_UNREADABLE, version.team, version, code=error.code, message=error.message)
+
+
+def _convert(hold: Hold, conversion: Conversion, folder: Path) -> None:
+    from worker import pipeline, runtime
+
+    version = conversion.version
+    upload = version.source
+    path = storage.path_of(upload.sha256)
+    source = pipeline.Source(path, upload.format, version.summary, name=version.upload_name)
+    result = pipeline.convert(
+        runtime.zygote(),
+        source,
+        conversion.target,
+        conversion.options,
+        folder,
+        _limits(),
+        stage=_stages(hold),
+        canceled=hold.canceled,
+    )
+    _keep(hold, conversion, result)
+
+
+def _stages(hold: Hold) -> Callable[[str], None]:
+    """Writes each stage down with its time, for the people who watch."""
+    passed: list[dict[str, str]] = []
+
+    def stage(text: str) -> None:
+        passed.append({"at": timezone.now().isoformat(), "text": text})
+        hold.rows().update(stage=text[:120], stages=passed)
+
+    return stage
+
+
+def _keep(hold: Hold, conversion: Conversion, result: Result) -> None:
+    """Store and offer the result, unless it differs from its source."""
+    if result.report.verdict is Verdict.DIFFERS:
+        _fail(hold.publish, conversion, VerificationError(problem=result.report.reason), result.report)
+    else:
+        _offer(hold, conversion, storage.adopt(result.path), result.report)
+
+
+@transaction.atomic
+def _offer(hold: Hold, conversion: Conversion, stored: storage.Stored, report: Report) -> None:
+    artifact = conversion.version.artifacts.create(
+        format=conversion.target,
+        name=download_name(conversion.version, conversion.target),
+        sha256=stored.sha256,
+        size=stored.size,
+        origin=Artifact.Origin.CONVERTED,
+    )
+    if Conversion.objects.filter(pk=conversion.pk, cancel_requested=True).exists():
+        raise LostLease
+    hold.publish(**_final(Conversion.State.SUCCEEDED, report), artifact=artifact)
+    said = {"target": conversion.target, "verdict": report.verdict, "sha256": stored.sha256}
+    record(SYSTEM, Tag.CONVERSION_SUCCEEDED, conversion.team, conversion, **said)
+
+
+@transaction.atomic
+def _fail(
+    publish: Callable[..., None], conversion: Conversion, error: LarderError, report: Report | None = None
+) -> None:
+    publish(**_final(Conversion.State.FAILED, report), error=error.to_json())
+    said = {"target": conversion.target, "code": error.code, "message": error.message}
+    record(SYSTEM, Tag.CONVERSION_FAILED, conversion.team, conversion, **said)
+
+
+def _final(state: Conversion.State, report: Report | None) -> dict[str, Any]:
+    data = report.to_json() if report else None
+    return {"state": state, "finished_at": timezone.now(), "stage": "", "report_data": data}
+
+
+def download_name(version: ModelVersion, slug: str) -> str:
+    """``mnist-v2.keras``; archives carry the format too, or all of them would be called ``mnist-v2.zip``."""
+    suffix = formats.get(slug).suffixes[0]
+    shared = suffix in (".zip", ".tar.gz")
+    return f"{version.model.slug}-v{version.number}{'-' + slug.replace('_', '-') if shared else ''}{suffix}"
+
+
+def _limits() -> Limits:
+    return Limits(
+        memory_bytes=settings.JOB_MEMORY_BYTES,
+        disk_bytes=settings.JOB_DISK_BYTES,
+        wall_seconds=settings.JOB_WALL_SECONDS,
+    )
+
+
+def _recover_version(version: ModelVersion) -> None:
+    """Free an inspection whose worker is gone, or give it up after the last attempt."""
+    same = ModelVersion.objects.lost().filter(pk=version.pk, lease_token=version.lease_token)
+    if version.attempt < settings.MAX_ATTEMPTS:
+        same.update(**FREE, dispatched_at=None)
+    else:
+        with suppress(LostLease):
+            _mark_unreadable(Hold(lambda: same).publish, version, WorkerLost(attempts=version.attempt))
+
+
+def _recover_conversion(conversion: Conversion) -> None:
+    """Queue a conversion whose worker is gone again, or give it up after the last attempt."""
+    same = Conversion.objects.lost().filter(pk=conversion.pk, lease_token=conversion.lease_token)
+    if conversion.cancel_requested:
+        same.update(state=Conversion.State.CANCELED, finished_at=timezone.now(), **FREE)
+    elif conversion.attempt < settings.MAX_ATTEMPTS:
+        same.update(**QUEUED_AGAIN)
+    else:
+        with suppress(LostLease):
+            _fail(Hold(lambda: same).publish, conversion, WorkerLost(attempts=conversion.attempt))
+
+
+@contextmanager
+def _job_folder() -> Iterator[Path]:
+    """A private folder for one piece of work (mkdtemp gives it mode 0700) that is gone afterwards."""
+    storage.prepare()
+    folder = Path(tempfile.mkdtemp(dir=settings.JOBS_ROOT))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, also one whose inner folders a job has made unreadable."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    for top, folders, _ in os.walk(path):
+        for inner in (Path(top, name) for name in folders):
+            if not inner.is_symlink():
+                inner.chmod(0o700)
+    shutil.rmtree(path)
+
+
+def _sweep() -> None:
+    """Remove what an interrupted process left behind a day ago."""
+    limit = time.time() - STALE.total_seconds()
+    for root in (settings.STAGING_ROOT, settings.JOBS_ROOT):
+        for left in root.glob("*"):
+            with suppress(OSError):
+                if left.lstat().st_mtime < limit:
+                    _remove(left)
+    long_ago = timezone.now() - STALE
+    Upload.objects.filter(created_at__lt=long_ago).delete()
+    WorkerNode.objects.filter(seen_at__lt=long_ago).delete()
+
+
+_node = Heartbeat(lambda: _say_here(), NODE_SECONDS, connections.close_all)
+
+
+def come_up() -> None:
+    """Called once when the worker is ready."""
+    storage.prepare()
+    _say_here()
+    _node.start()
+    reconcile()
+    connections.close_all()
+
+
+def go_down() -> None:
+    """Called once when the worker ends: nobody should wait for it any more."""
+    _node.stop()
+    WorkerNode.objects.filter(name=_node_name()).delete()
+    connections.close_all()
+
+
+def _say_here() -> None:
+    from worker import runtime
+
+    close_old_connections()
+    said = {
+        "seen_at": timezone.now(),
+        "sandbox_layers": runtime.runtime.layers,
+        "sandbox_problem": runtime.runtime.problem,
+    }
+    WorkerNode.objects.update_or_create(name=_node_name(), defaults=said)
+
+
+def _node_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
