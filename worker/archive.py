@@ -23,7 +23,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from worker.errors import ArchiveBomb, CorruptFile, PathTraversal, UnsafeContent
@@ -410,7 +410,7 @@ class _Again:
 
 
 def _check_attributes(data: bytes) -> None:
-    """``LENGTH KEY=VALUE`` and a line feed, one after the other, where the length counts all of it (POSIX pax); no sparse files."""
+    """``LENGTH KEY=VALUE`` and a line feed, one after the other; the length counts all of it (POSIX pax)."""
     if b"GNU.sparse." in data:
         raise tarfile.ReadError("a file is stored with holes")
     if DIGITS.search(data):

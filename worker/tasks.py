@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import tempfile
 import threading
@@ -341,15 +340,23 @@ def _job_folder() -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder, also one whose inner folders a job has made unreadable."""
+    """Remove a file or folder, also one whose inner folders a job has made unreadable, or too deep for ``rmtree``."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    for top, folders, _ in os.walk(path):
-        for inner in (Path(top, name) for name in folders):
-            if not inner.is_symlink():
-                inner.chmod(0o700)
-    shutil.rmtree(path)
+    pending = [path]
+    while pending:
+        folder = pending.pop()
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(path / uuid.uuid4().hex)  # to the top, so that no path grows and nothing recurses
+                os.chmod(entry.path, 0o700)
+                os.rename(entry.path, pending[-1])
+            else:
+                os.unlink(entry.path)
+        if folder != path:
+            folder.rmdir()
+    path.rmdir()
 
 
 def _sweep() -> None:

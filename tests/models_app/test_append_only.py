@@ -54,12 +54,13 @@ def test_database_refuses(event: AuditEvent, statement: str) -> None:
 
 def test_sqlite_refuses_to_replace(event: AuditEvent) -> None:
     """PostgreSQL has no INSERT OR REPLACE: its ON CONFLICT DO UPDATE is an update."""
-    columns = "actor_name, tag, subject, subject_url, data, at"
-    values = "'mallory', 'x', 'another', '', '{}', '2026-01-01'"
-    statement = f"INSERT OR REPLACE INTO models_app_auditevent (id, {columns}) VALUES ({event.pk}, {values})"
+    statement = (
+        "INSERT OR REPLACE INTO models_app_auditevent (id, actor_name, tag, subject, subject_url, data, at) "
+        "VALUES (%s, 'mallory', 'x', 'another', '', '{}', '2026-01-01')"
+    )
     if connection.vendor == "sqlite":
         with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(statement)
+            cursor.execute(statement, [event.pk])
     assert AuditEvent.objects.get(pk=event.pk).subject == "soup v1"
 
 

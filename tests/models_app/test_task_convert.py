@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -82,6 +83,21 @@ def test_job_folder_is_private_and_gone_afterwards(conversion: Conversion, engin
     engine.during = look
     run(conversion)
     assert seen == [0o700]
+    assert not list(settings.JOBS_ROOT.glob("*"))
+
+
+def test_job_folder_goes_also_where_it_is_deeper_than_python_recurses(
+    conversion: Conversion, engine: FakeEngine
+) -> None:
+    def nest(canceled: Callable[[], bool]) -> None:
+        (engine.folder / "link").symlink_to("/etc")
+        inner = f"{engine.folder}/a"
+        for _ in range(1500):
+            os.mkdir(inner)
+            inner += "/a"
+
+    engine.during = nest
+    run(conversion)
     assert not list(settings.JOBS_ROOT.glob("*"))
 
 

@@ -36,6 +36,16 @@ def test_it_works(as_alice: Client, upload: Callable[..., Upload], told: Told) -
     assert version.state == ModelVersion.State.WAITING
 
 
+def test_one_file_named_twice_is_one_file(as_alice: Client, upload: Callable[..., Upload], told: Told) -> None:
+    sent = str(upload("soup.keras", keras_file()).pk)
+    assert as_alice.post(URL, {"upload": [sent, sent.upper(), f"{{{sent}}}"]}).status_code == 201
+
+
+def test_two_files_of_one_name_are_refused(as_alice: Client, upload: Callable[..., Upload], told: Told) -> None:
+    answer = finish(as_alice, upload("soup.json", b"{}"), upload("soup.json", b"[]"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "ambiguous-format")
+
+
 def test_worker_is_told_after_the_commit(
     as_alice: Client, upload: Callable[..., Upload], told: Told, django_capture_on_commit_callbacks: Any
 ) -> None:

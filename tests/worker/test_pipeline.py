@@ -235,6 +235,27 @@ def test_a_senseless_answer_is_no_result(tmp_path: Path, change: dict[str, Any])
         convert(tmp_path, "b", LocalJobs(after=after))
 
 
+@pytest.mark.parametrize(
+    "summary",
+    [
+        {"parameters": "many"},
+        {"layers": [{"name": "a", "kind": "b", "shape": "c", "dtype": "d", "parameters": []}]},
+        {"layers": [{"name": "a"}]},
+        {"inputs": [{"name": "x", "shape": ["wide"], "dtype": "float32"}]},
+        {"producer": "me"},
+        {"dtypes": 4},
+    ],
+)
+def test_a_senseless_summary_is_no_result(tmp_path: Path, summary: dict[str, Any]) -> None:
+    """It would break every page that shows it."""
+
+    def after(step: str, folder: Path, value: dict[str, Any]) -> None:
+        value.update(summary=summary)
+
+    with pytest.raises(NoResult):
+        pipeline.inspect(LocalJobs(after=after), write(tmp_path / "m"), "a", _folder(tmp_path), Limits())
+
+
 class Failing(LocalJobs):
     """Runs out of time, or crashes, when the result runs."""
 

@@ -96,8 +96,8 @@ class LayerRow:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LayerRow:
-        texts = [str(data[name]) for name in ("name", "kind", "shape", "dtype")]
-        return cls(*texts, parameters=int(data["parameters"]))
+        name, kind, shape, dtype = (str(data[name]) for name in ("name", "kind", "shape", "dtype"))
+        return cls(name, kind, shape, dtype, int(data["parameters"]))
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,12 @@ def rebuild(architecture: Architecture) -> Rebuilt:
     refuse_lambdas(architecture)
     _registry.refuse_unknown(architecture, LEGACY_NAMES)
     site = _Site(architecture.legacy)
-    part = _part(architecture.root, site)
+    try:
+        part = _part(architecture.root, site)
+    except LarderError:
+        raise
+    except Exception as error:  # a description that is not what it should be can fail anywhere
+        raise ModelError(problem=f"its description cannot be followed ({type(error).__name__}: {error})") from error
     return Rebuilt(part.layer, part, site.findings)
 
 

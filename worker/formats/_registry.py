@@ -85,9 +85,17 @@ def unknown_classes(architecture: Architecture, also_known: frozenset[str]) -> l
     missing = {
         node["class_name"]
         for node in objects(body)
-        if node["class_name"] not in known and not _is_plain_network(node) and custom_object(node) is None
+        if node["class_name"] not in known
+        and not _is_plain_network(node)
+        and not (_is_of_keras(node) and not architecture.legacy)
+        and custom_object(node) is None
     }
     return sorted(missing)
+
+
+def _is_of_keras(node: Node) -> bool:
+    """Keras 3 says where a class lives; what it keeps in places of its own is for its own loader to find."""
+    return str(node.get("module") or "").startswith("keras.")
 
 
 def _is_plain_network(node: Node) -> bool:
