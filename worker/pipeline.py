@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 MIB = 1024 * 1024
-MAX_VALUES = 2048 * MIB  # of inputs or outputs that a job may hand over
+MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging them takes some times that
 OUT_OF_BOUNDS = (TimedOut, OutOfMemory, DiskFull, Canceled, SandboxMissing)  # says nothing about the result
 
 

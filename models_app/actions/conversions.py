@@ -16,6 +16,7 @@ from worker import pipeline, routes, tasks
 from worker.errors import LarderError, StateError, from_json
 
 State = Conversion.State
+TARGET_LENGTH = 32  # of a slug; what is typed longer is refused, and need not fill the history
 
 
 def request_conversion(
@@ -26,6 +27,7 @@ def request_conversion(
     A failed or canceled one may be asked for again. Raises what the page says next to an impossible format; that
     stands in the history.
     """
+    target = target[:TARGET_LENGTH]
     with _refusals(actor, version, target):
         _check_inspected(version)
         routes.find_route(version.source.format, target, version.summary)

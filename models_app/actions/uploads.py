@@ -38,5 +38,5 @@ def refusals(actor: Actor, team: Team, name: str) -> Iterator[None]:
 def clean_name(typed: str) -> str:
     """The name for display: a relative path without control characters, "..", or anything that leads elsewhere."""
     visible = "".join(char for char in typed if unicodedata.category(char)[0] != "C").replace("\\", "/")
-    parts = [part.strip() for part in visible.split("/")]
-    return "/".join(part for part in parts if part not in ("", ".", ".."))[-NAME_LENGTH:].lstrip("/") or "file"
+    parts = [part.strip() for part in visible[-NAME_LENGTH:].split("/")]
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "file"

@@ -49,7 +49,7 @@ def home(request: Request) -> HttpResponse:
 @require_safe
 def team(request: Request, team: str) -> HttpResponse:
     found = team_or_404(request, team)
-    filters = {name: request.GET.get(name, "") for name in ("q", "format", "sort")}
+    filters = {name: request.GET.get(name, "").replace("\0", "") for name in ("q", "format", "sort")}
     page = Paginator(_filtered(found, filters), PAGE_SIZE).get_page(request.GET.get("page"))
     rows = model_rows(list(page))
     query = urlencode({name: value for name, value in filters.items() if value})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import ipaddress
 import os
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -27,7 +29,9 @@ def parse_bind(bind: str) -> tuple[str, int]:
 
 def is_loopback(host: str) -> bool:
     """Can only this machine reach what listens on this address?"""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def check_port(host: str, port: int) -> None:

@@ -41,13 +41,3 @@ def made_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], 
         return written[kind, slug]
 
     return get
-
-
-@pytest.fixture(autouse=True)
-def fresh_names() -> None:
-    """Keras numbers unnamed layers through the whole process; tests must not see each other in those numbers."""
-    import keras
-    import tf_keras
-
-    keras.backend.clear_session()
-    tf_keras.backend.clear_session()

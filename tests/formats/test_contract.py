@@ -41,7 +41,7 @@ def test_other_bytes_belong_to_none(content: bytes) -> None:
 def test_it_is_documented(slug: str) -> None:
     item = formats.get(slug)
     page = (DOCS / f"{slug}.md").read_text(encoding="utf-8")
-    assert page.startswith(f"# {item.label}\n")
+    assert page.startswith(f"# {item.label} (`{slug}`)\n")
     assert all(f"`{suffix}`" in page for suffix in item.suffixes)
 
 

@@ -98,3 +98,29 @@ def test_a_cut_file_is_damaged(made_file: Callable[[str, str], Path], tmp_path: 
     path.write_bytes(made_file("dense", "h5").read_bytes()[:5000])
     with pytest.raises(CorruptFile, match="HDF5"):
         load("h5", path, tmp_path)
+
+
+def test_masks_that_layers_find_by_themselves_are_no_obstacle(tmp_path: Path) -> None:
+    """Keras 3 writes the NotEqual of an embedding's mask into the file, and cannot read it back."""
+    import keras
+
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    x = keras.layers.Embedding(9, 3, mask_zero=True)(ids)
+    x = keras.layers.GRU(2)(keras.layers.LSTM(4, return_sequences=True)(x))
+    model = keras.Model(ids, x)
+    stir(model)
+    model.save(tmp_path / "masked.keras")
+    result, _ = convert("keras", "h5", tmp_path / "masked.keras", tmp_path / "b")
+    again = keras.saving.load_model(str(result), compile=False)
+    padded = np.array([[3, 4, 0, 0, 0], [1, 2, 3, 4, 5]])
+    np.testing.assert_allclose(np.asarray(again(padded)), np.asarray(model(padded)), atol=1e-6)
+
+
+def test_a_mask_of_somebodys_own_is_never_dropped(tmp_path: Path) -> None:
+    import keras
+
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    x = keras.layers.Embedding(9, 3, mask_zero=True)(ids)
+    model = keras.Model(ids, keras.layers.LSTM(4)(x, mask=keras.ops.not_equal(ids, 7)))
+    with pytest.raises(UnsupportedOperation, match="NotEqual"):
+        write("h5", model, tmp_path)

@@ -36,7 +36,7 @@ def test_nonsense_in_bind_is_a_sentence(bind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "private"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("10.0.0.1", False)]
+    ("host", "private"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("127.example.org", False)]
 )
 def test_loopback_is_known(host: str, private: bool) -> None:
     assert preflight.is_loopback(host) is private

@@ -494,3 +494,9 @@ def test_sizes_are_for_people(count: int, text: str) -> None:
 )
 def test_lines_of_a_job_are_data(line: bytes, data: dict[str, Any] | None) -> None:
     assert pipes.parse(line) == data
+
+
+def test_an_answer_that_nests_without_end_is_none() -> None:
+    flat, deep = {"value": [{"a": [1, "x"]}]}, b'{"value": ' + b"[" * 200 + b"]" * 200 + b"}"
+    assert pipes.parse(json.dumps(flat).encode()) == flat
+    assert pipes.parse(deep) is None

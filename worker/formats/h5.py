@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from worker.errors import UnsupportedOperation
-from worker.formats import _sniff, _sources
+from worker.formats import _masks, _sniff, _sources
 from worker.formats._format import Format, Hop
 
 LABEL = "HDF5 model"
@@ -21,6 +22,7 @@ def write(model: Any, target: Path, hop: Hop) -> None:
     result = hop.scratch / "result.h5"
     try:
         model.save(result)
+        _simplify_masks(model, result)
         again = keras.saving.load_model(str(result), compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its old reader and writer meet
         raise UnsupportedOperation(target=LABEL, operation=_operation(model, error), problem=_problem(error)) from error
@@ -28,6 +30,16 @@ def write(model: Any, target: Path, hop: Hop) -> None:
         problem = f"Keras reads {len(again.weights)} of {len(model.weights)} weights back"
         raise UnsupportedOperation(target=LABEL, operation="this model", problem=problem)
     shutil.move(result, target)
+
+
+def _simplify_masks(model: Any, path: Path) -> None:
+    """Describe the model without the masks that its layers find by themselves."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        root = json.loads(file.attrs["model_config"])
+        _masks.leave_out(model, root)
+        file.attrs["model_config"] = json.dumps(root)
 
 
 def _operation(model: Any, error: Exception) -> str:

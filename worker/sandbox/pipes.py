@@ -21,16 +21,28 @@ CHUNK = 64 * 1024
 POLL_SECONDS = 0.2  # how often the worker asks whether the job is still wanted
 GRACE_SECONDS = 5.0  # how long a stopped job may take to let go of its pipes, and how much later we stop it ourselves
 PROGRESS_CHARACTERS = 200
+MAX_DEPTH = 64  # of lists and objects in one another
 MAX_PROGRESS = 500  # lines; each may cost the worker a write to the database
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """One line of JSON; None for anything else."""
+    """One line of JSON; None for anything else, and for what nests deeper than any answer does."""
     try:
         data = json.loads(line, parse_constant=str)
     except (ValueError, RecursionError):
         return None
-    return data if isinstance(data, dict) else None
+    return data if isinstance(data, dict) and _is_flat(data) else None
+
+
+def _is_flat(data: Any) -> bool:
+    """Whoever goes through the answer later may do so by recursion."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return True
+        inner = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [each for items in inner for each in items if isinstance(each, (dict, list))]
+    return False
 
 
 class Lines:
