@@ -57,7 +57,7 @@ def resident_mb(pid: int) -> float:
     """Megabytes that the process holds in memory."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) / 1000 if found else 0.0
+    return int(found[1]) * 1024 / 1_000_000 if found else 0.0  # the kernel says kB and means KiB
 
 
 def measure(stack: Stack) -> tuple[float, float]:

@@ -87,7 +87,7 @@ CSRF_TRUSTED_ORIGINS = env.words("LARDER_ORIGINS", [], "Origins such as https://
 LARDER_DEMO = env.boolean(
     "LARDER_DEMO",
     False,
-    "1 shows the demo account on the sign-in page: `manage.py larder` decides; 0 makes no such account.",
+    "1 shows the demo account on the sign-in page; `manage.py larder` sets it. Given 0, it makes no such account.",
 )
 DEMO_FILE = LARDER_DATA / "demo-login.json"
 HTTPS = env.boolean("LARDER_HTTPS", False, "1 where the pages are served over HTTPS: secure cookies, HSTS, redirect.")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
+MAX_UPLOAD_MIB = 64  # of the shared Larder, so that a file over the limit is quickly made
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests last: Playwright's event loop stays in the main thread, and the ORM will not work beside one."""
     items.sort(key=lambda item: "acceptance" in item.path.parts)
@@ -24,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running Larder with its demo account and sample models: real Redis, worker, zygote and web server."""
-    with Stack(tmp_path_factory.mktemp("stack")) as running:
+    with Stack(tmp_path_factory.mktemp("stack"), {"LARDER_MAX_UPLOAD_MB": str(MAX_UPLOAD_MIB)}) as running:
         yield running
 
 

@@ -15,6 +15,7 @@ from worker import archive, formats
 from worker.errors import AmbiguousFormat, IncompleteModel, NotAModel, UnreadablePath
 from worker.formats._format import Sample
 from worker.intake import BOTH, is_architecture, take_sample, weights_in
+from worker.report import Finding, Severity, declare
 
 CODE = "custom_objects.py"
 GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
@@ -27,15 +28,32 @@ MODEL_SUFFIXES = (
 )
 RECORDED = ("input", "output")  # what the arrays of recorded inputs and outputs are called, as no weights are
 MAX_FILES = 10_000
+MAX_NAMES = 8  # of files that were left out, in the sentence about them
+LEFT_OUT = declare("left-out", Severity.NOTE, "Not a part of the model, and left out: {names}.")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """One file to recognise, what messages call it, and the code that was found beside it."""
+    """One file to recognise, what messages call it, and the code that was found beside it.
+
+    ``packed``: it was made here of a folder's files, so its name is the folder's and promises no format.
+    ``left_out``: the files of the folder that are no part of it, by their paths in the folder.
+    """
 
     path: Path
     name: str
     code: Path | None = None
+    packed: bool = False
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is to be said about the choice of the files."""
+        if not self.left_out:
+            return ()
+        more = len(self.left_out) - MAX_NAMES
+        names = ", ".join(self.left_out[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+        return (LEFT_OUT(names=names),)
 
 
 def gather(given: Path, scratch: Path) -> Bundle:
@@ -61,19 +79,22 @@ class _Candidate:
 
 
 def _gather_folder(folder: Path, scratch: Path) -> Bundle:
-    found = _choose(folder, list(_candidates(_files(folder))))
+    files = _files(folder)
+    found = _choose(folder, list(_candidates(files)))
     code = next((path for path in (folder / CODE, *folder.glob(f"*/{CODE}")) if path.is_file()), None)
+    taken = {path for _, path in found.files} | {code}
+    left_out = tuple(path.relative_to(folder).as_posix() for path in files if path not in taken)
     if found.whole:
         path = found.files[0][1]
-        return Bundle(path, path.name, code)
+        return Bundle(path, path.name, code, left_out=left_out)
     target = scratch / "bundle.zip"
     archive.pack_files(found.files, target)
-    return Bundle(target, folder.resolve().name, code)
+    return Bundle(target, folder.resolve().name, code, packed=True, left_out=left_out)
 
 
 def _files(folder: Path) -> list[Path]:
-    """The plain files of the folder that nobody's desktop put there."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    """The files of the folder that nobody's desktop put there; also links to files, of which whole caches consist."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = [path for path in found if not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)]
     if not kept:
         raise NotAModel(

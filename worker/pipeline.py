@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 MIB = 1024 * 1024
 MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging them takes some times that
+# A float16 has 11 bits, and two libraries round every layer's result in an order of their own: some units of 2**-10
+HALF_RTOL = 4 * 2.0**-10
 OUT_OF_BOUNDS = (TimedOut, OutOfMemory, DiskFull, Canceled, SandboxMissing)  # says nothing about the result
 
 
@@ -281,7 +283,7 @@ def _terms(source: Source, route: routes.Route) -> Terms:
     from worker.verify import Terms
 
     steps = [formats.get(slug) for slug in route[1:]]
-    rtol = max(item.tolerance.rtol for item in steps)
+    rtol = max(HALF_RTOL if source.summary.computes_in_half else 0.0, *(item.tolerance.rtol for item in steps))
     atol = max(item.tolerance.atol for item in steps)
     exact = all(item.exact for item in steps) and "keras-config" in source.summary.traits
     return Terms(Tolerance(rtol, atol), exact)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from worker import formats
 from worker.errors import FormatUnavailable, LarderError, NoRoute
 from worker.formats._format import TRAITS, Converter, Format, Summary
+from worker.formats._saved_model import left_behind
 
 Route = tuple[str, ...]
 Traits = frozenset[str]
@@ -76,7 +77,8 @@ def _offer(source: str, target: Format, summary: Summary) -> Offer:
         route = find_route(source, target.slug, summary)
     except LarderError as error:
         return Offer(target, (), error, ())
-    return Offer(target, route, None, drops(route))
+    others = ("all signatures but one",) if left_behind(list(summary.signatures)) else ()
+    return Offer(target, route, None, drops(route) + others)
 
 
 def _edge(known: Mapping[str, Format], source: str, target: str) -> Converter | None:

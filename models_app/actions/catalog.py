@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from django.conf import settings
@@ -15,12 +16,13 @@ from django.utils.text import slugify
 from models_app import storage
 from models_app.actions.uploads import refusals
 from models_app.models import Actor, Artifact, ModelVersion, RegisteredModel, Tag, Team, Upload, record
-from worker import archive, intake, tasks
-from worker.errors import AmbiguousFormat, StateError
+from worker import bundle, intake, tasks
+from worker.errors import AmbiguousFormat, NotAModel, StateError
 from worker.formats._format import Format
 from worker.report import Finding
 
 PACKED_SUFFIX = ".zip"
+SHORT = 60  # characters of a label, which may be four bytes each, in the name of a folder
 
 
 @dataclass(frozen=True)
@@ -81,24 +83,41 @@ def _stem(label: str) -> str:
 
 
 def _recognise(uploads: Sequence[Upload]) -> Recognised:
-    stored, name = _one_file(uploads)
+    stored, name, findings = _one_file(uploads)
     sample = intake.take_sample(storage.path_of(stored.sha256), name)
     found, because = intake.recognise(sample)
     misleading = intake.suffix_finding(sample, found)
-    return Recognised(stored, name, found, because, (misleading,) if misleading else ())
+    return Recognised(stored, name, found, because, (*findings, misleading) if misleading else findings)
 
 
-def _one_file(uploads: Sequence[Upload]) -> tuple[storage.Stored, str]:
-    """The upload itself, or the files that belong together packed into one archive."""
+def _one_file(uploads: Sequence[Upload]) -> tuple[storage.Stored, str, tuple[Finding, ...]]:
+    """The upload itself, or what of several uploads is the model, in one file."""
     if len(uploads) == 1:
-        return storage.Stored(uploads[0].sha256, uploads[0].size), PurePosixPath(uploads[0].name).name
-    names = [upload.name for upload in uploads]
-    if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise AmbiguousFormat(name=_label(uploads), found=f"two files called {twice}")
-    with tempfile.TemporaryDirectory(dir=settings.STAGING_ROOT) as folder:
-        target = Path(folder) / f"packed{PACKED_SUFFIX}"
-        archive.pack_files([(upload.name, storage.path_of(upload.sha256)) for upload in uploads], target)
-        return storage.adopt(target), f"{slugify(_stem(_label(uploads))) or 'model'}{PACKED_SUFFIX}"
+        return storage.Stored(uploads[0].sha256, uploads[0].size), PurePosixPath(uploads[0].name).name, ()
+    label = _label(uploads)
+    with tempfile.TemporaryDirectory(dir=settings.STAGING_ROOT) as staging:
+        folder = Path(staging) / label.replace("/", " ")[:SHORT]
+        _lay_out(uploads, folder, label)
+        found = bundle.gather(folder, Path(staging))
+        name = f"{slugify(_stem(label)) or 'model'}{PACKED_SUFFIX}" if found.packed else found.name
+        code = (
+            (found.code.relative_to(folder).as_posix(),) if found.code else ()
+        )  # custom code runs from the command line only
+        return storage.adopt(found.path), name, replace(found, left_out=(*code, *found.left_out)).findings
+
+
+def _lay_out(uploads: Sequence[Upload], folder: Path, label: str) -> None:
+    """The uploads under their own names in a folder, as second names of the stored bytes."""
+    for upload in uploads:
+        place = folder / upload.name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(storage.path_of(upload.sha256), place)
+        except (FileExistsError, NotADirectoryError):
+            raise AmbiguousFormat(name=label, found=f"two files called {upload.name}") from None
+        except OSError as error:
+            found = f"a file whose name cannot be kept ({error.strerror})"
+            raise NotAModel(name=label, found=found, advice="Give it a shorter name.") from None
 
 
 def _new_model(team: Team, name: str) -> RegisteredModel:

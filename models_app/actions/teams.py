@@ -39,7 +39,8 @@ def change_role(actor: Actor, membership: Membership, role: str) -> None:
     before = membership.role
     if role != Role.OWNER:
         _keep_an_owner(membership)
-    Membership.objects.filter(pk=membership.pk).update(role=Role(role))
+    if not Membership.objects.filter(pk=membership.pk, role=before).update(role=Role(role)):
+        raise _changed_meanwhile(membership)
     record(actor, Tag.MEMBER_ROLE_CHANGED, membership.team, membership.user, before=before, after=role)
 
 
@@ -47,7 +48,8 @@ def change_role(actor: Actor, membership: Membership, role: str) -> None:
 def remove_member(actor: Actor, membership: Membership) -> None:
     """Take somebody out. StateError where this would leave the team without an owner."""
     _keep_an_owner(membership)
-    membership.delete()
+    if not Membership.objects.filter(pk=membership.pk).delete()[0]:
+        raise _changed_meanwhile(membership)
     record(actor, Tag.MEMBER_REMOVED, membership.team, membership.user, role=membership.role)
 
 
@@ -57,6 +59,10 @@ def _find_account(who: str) -> User:
     if len(found) != 1:
         raise UnknownAccount(who=who)
     return found[0]
+
+
+def _changed_meanwhile(membership: Membership) -> StateError:
+    return StateError(problem=f"somebody else has just changed what {membership.user} may do in {membership.team}")
 
 
 def _keep_an_owner(membership: Membership) -> None:

@@ -58,13 +58,15 @@ def open_weights_h5(file: Path) -> Any:
 
 
 def run_saved_model(file: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """By name: a signature's maps have another order in every process. The corpus names its own in the order of the
+    alphabet."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(next(unzipped(file).rglob("saved_model.pb")).parent))
     signature = loaded.signatures["serving_default"]
     specs = signature.structured_input_signature[1]
-    results = signature(**{n: tf.constant(a, specs[n].dtype) for n, a in zip(specs, inputs, strict=True)})
-    return [value.numpy() for value in results.values()]
+    results = signature(**{n: tf.constant(a, specs[n].dtype) for n, a in zip(sorted(specs), inputs, strict=True)})
+    return [results[name].numpy() for name in sorted(results)]
 
 
 def run_tflite(file: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:

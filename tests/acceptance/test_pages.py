@@ -14,7 +14,7 @@ from tests.acceptance.walk import convert
 from tests.stack import ROOT, Stack
 
 Theme = Literal["light", "dark"]
-VIEWS: list[tuple[int, Theme]] = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+VIEWS: list[tuple[int, Theme]] = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"), (2560, "light")]
 PICTURE = ROOT / "docs" / "version.png"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
 from tests.acceptance.walk import PATIENCE, choose
+from tests.conftest import MAX_UPLOAD_MIB
 from tests.worker.files import ARCHITECTURE, GRAPH, HTML, KERAS, NPZ, lfs_pointer, zipped
 
 DENSE = (
@@ -51,6 +53,15 @@ def test_refused_where_it_was_chosen(signed_in_page: Page, kind: str) -> None:
     page.goto("/")
     page.get_by_role("link", name="History").click()
     expect(page.locator("main")).to_contain_text("had an upload refused")
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_sent(signed_in_page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "huge.keras"
+    with file.open("wb") as handle:
+        handle.truncate((MAX_UPLOAD_MIB + 1) * 1024 * 1024)
+    choose(signed_in_page, [file])
+    said = signed_in_page.locator("[data-said=bad]").first
+    expect(said).to_contain_text("65.0 MB, more than the 64.0 MB that this Larder takes", timeout=PATIENCE)
 
 
 def test_weights_that_do_not_fit_are_told_and_kept(signed_in_page: Page) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.formats.models import assert_same, convert, inputs_of, load, pack_folder, stir
 from worker import formats
-from worker.errors import CorruptFile, CustomCode, LambdaRefused, WeightsMismatch
+from worker.errors import CorruptFile, CustomCode, LambdaRefused, ModelError, WeightsMismatch
 
 
 def test_it_works(made_file: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -137,3 +137,23 @@ def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
                 mixed.writestr(name, archive.read(name))
     with pytest.raises(WeightsMismatch, match="shape"):
         load("keras", tmp_path / "mixed.keras", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("StringLookup", {"vocabulary": "/etc/hostname"}),
+        ("TextVectorization", {"vocabulary": "words.txt"}),
+        ("TFSMLayer", {"filepath": "/srv/model"}),
+    ],
+)
+def test_files_of_the_machine_are_never_opened(
+    kind: str, config: dict[str, Any], made_file: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    def put(root: dict[str, Any]) -> None:
+        layer = {"module": "keras.layers", "class_name": kind, "config": {"name": "nosy", **config}}
+        root["config"]["layers"].insert(1, layer)
+
+    path = edited(made_file("dense", "keras"), tmp_path / "nosy.keras", put)
+    with pytest.raises(ModelError, match="nosy"):
+        load("keras", path, tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worker import archive
 from worker.errors import CorruptFile, UnsupportedOperation
 from worker.formats import get
 from worker.formats._format import Hop, Sample
@@ -64,6 +65,21 @@ def test_it_works(tmp_path: Path) -> None:
 def test_variables_of_tensorflow_1_are_folded(kind: str, tmp_path: Path) -> None:
     source = next(CORPUS.joinpath(kind).glob("saved_model*.zip"))
     assert_same_values(source, convert(source, tmp_path), tmp_path)
+
+
+def test_signatures_that_are_not_carried_over_are_named(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.scale = tf.Variable(2.0)
+    entry = tf.function(lambda x: {"y": x * module.scale}, input_signature=[tf.TensorSpec([None, 3], name="x")])
+    tf.saved_model.save(module, str(tmp_path / "sm"), signatures={"serving_default": entry, "classify": entry})
+    archive.pack(tmp_path / "sm", tmp_path / "model.zip")
+    hop = Hop(tmp_path)
+    TFLITE.converts_from["saved_model"].run(tmp_path / "model.zip", tmp_path / "model.tflite", hop)
+    assert [finding.code for finding in hop.findings] == ["signatures-dropped"]
+    assert "classify" in hop.findings[0].sentence
+    assert TFLITE.inspect(tmp_path / "model.tflite", tmp_path).signatures == ("serving_default",)
 
 
 def test_an_operation_that_it_does_not_have_is_named(tmp_path: Path) -> None:

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from django.core.management.base import CommandError
 
+from models_app.management.commands._batch import Row
+from models_app.management.commands.convert import _describe
 from tests.models_app.cli import DOUBLER, FIELDS, borrow, codes, run, write_pair
 from tests.stack import clean_environment
 from tests.worker import files
 from tests.worker.opcodes import OS_SYSTEM
 from worker import pipeline
 from worker.formats._format import TensorSpec
+from worker.formats._frozen import SIGNATURES_DROPPED
+from worker.formats._sources import REBUILT
 from worker.report import Verdict
 from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
@@ -157,6 +161,15 @@ def differing(result: pipeline.Result) -> pipeline.Result:
     return dataclasses.replace(
         result, report=dataclasses.replace(result.report, verdict=Verdict.DIFFERS, reason="The values differ: y.")
     )
+
+
+def test_people_read_what_was_lost() -> None:
+    lost, noted = SIGNATURES_DROPPED(kept="y", names="z"), REBUILT(version="2.15.0")
+    row = Row("a.zip", verdict=Verdict.VERIFIED, findings=[noted, lost], output=Path("a.tflite"), reason="Equal.")
+    assert _describe(row).splitlines() == [
+        "verified      a.zip -> a.tflite (0.0 s): Equal.",
+        "         warning: The result has one signature, y. These were not carried over: z.",
+    ]
 
 
 def test_a_result_that_differs_is_not_handed_out(dense: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

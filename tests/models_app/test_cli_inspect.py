@@ -30,6 +30,11 @@ def test_it_works(tmp_path: Path) -> None:
     assert row["summary"]["inputs"][0]["shape"] == [None, 3]
 
 
+def test_the_name_of_a_folder_promises_no_format(tmp_path: Path) -> None:
+    [row] = run("inspect", write_pair(tmp_path / "soup-tf1.4-cnn"), "--json").rows
+    assert (row["error"], row["findings"]) == (None, [])
+
+
 def test_a_pickle_is_read_and_not_opened(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(OS_SYSTEM)
     ran = run("inspect", tmp_path / "model.keras", "--json")

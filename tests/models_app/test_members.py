@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from models_app.models import Membership, Role, Team, can
+from models_app.actions import teams
+from models_app.models import Actor, Membership, Role, Team, can
+from worker.errors import StateError
 
 URL = "/t/kitchen/members/"
 
@@ -65,6 +68,18 @@ def test_remove(as_alice: Client, team: Team, bob: User) -> None:
     as_alice.post(f"{URL}{of(bob).pk}/remove/")
     assert team.role_of(bob) is None
     assert team.history.latest("pk").tag == "member:removed"
+
+
+@pytest.mark.parametrize("act", [teams.remove_member, lambda actor, stale: teams.change_role(actor, stale, "viewer")])
+def test_what_somebody_else_has_done_meanwhile_is_not_done_again(
+    team: Team, alice: User, bob: User, act: Callable[[Actor, Membership], None]
+) -> None:
+    stale = of(bob)
+    teams.remove_member(Actor.of(alice), of(bob))
+    with pytest.raises(StateError, match="somebody else"):
+        act(Actor.of(alice), stale)
+    assert team.history.latest("pk").tag == "member:removed"
+    assert team.history.filter(subject="bob").count() == 1
 
 
 def test_a_team_never_loses_its_last_owner(as_alice: Client, team: Team, alice: User) -> None:

@@ -12,7 +12,7 @@ from django.test import Client
 from models_app import storage
 from models_app.actions import catalog
 from models_app.models import Actor, ModelVersion, Team, Upload
-from tests.models_app.conftest import Told, client_of, keras_file
+from tests.models_app.conftest import Told, client_of, keras_file, sha256
 from worker import archive
 from worker.errors import StateError
 
@@ -67,7 +67,21 @@ def test_folder_is_packed_with_its_paths(as_alice: Client, upload: Callable[...,
     version = ModelVersion.objects.get()
     assert (version.model.name, version.upload_name, version.source.name) == ("kitchen", "kitchen", "kitchen.zip")
     packed = archive.members(storage.path_of(version.source.sha256))
-    assert sorted(member.name for member in packed) == sorted(names)
+    assert sorted(member.name for member in packed) == sorted(name.removeprefix("kitchen/") for name in names)
+
+
+def test_what_is_no_part_of_the_model_is_left_out_and_said(
+    as_alice: Client, upload: Callable[..., Upload], told: Told
+) -> None:
+    """As on the command line: a folder with notes and recorded outputs beside the model is that model."""
+    names = {"soup/model.keras": keras_file(), "soup/README.md": b"# soup", "soup/custom_objects.py": b"import os"}
+    answer = finish(as_alice, *(upload(name, content) for name, content in names.items()))
+    assert answer.json().get("format") == "keras", answer.json()
+    version = ModelVersion.objects.get()
+    assert (version.source.name, version.source.sha256) == ("model.keras", sha256(keras_file()))
+    assert [item.sentence for item in version.findings] == [
+        "Not a part of the model, and left out: soup/custom_objects.py, soup/README.md."
+    ]
 
 
 def test_sent_twice_is_one_version(alice: User, team: Team, upload: Callable[..., Upload], told: Told) -> None:

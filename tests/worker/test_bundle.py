@@ -97,10 +97,20 @@ def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     assert gather(path, tmp_path) == Bundle(path, "model.keras", None)
 
 
-def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"model.keras": files.KERAS})
-    (folder / "other.keras").symlink_to("/etc/passwd")
-    assert gather(folder, tmp_path).name == "model.keras"
+def test_a_folder_of_links_is_a_model_too(tmp_path: Path) -> None:
+    """As in the cache of a hub's client."""
+    blobs = folder_of(tmp_path, UNPACKED)
+    (tmp_path / "snapshot").mkdir()
+    for name in UNPACKED:
+        (tmp_path / "snapshot" / name).symlink_to(blobs / name)
+    (tmp_path / "scratch").mkdir()
+    assert slug_of(gather(tmp_path / "snapshot", tmp_path / "scratch")) == "keras"
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    bundle = gathered(tmp_path, {"model.keras": files.KERAS, "custom_objects.py": CODE, "README.md": b"x"})
+    assert [finding.sentence for finding in bundle.findings] == ["Not a part of the model, and left out: README.md."]
+    assert gather(tmp_path / "given" / "model.keras", tmp_path).findings == ()
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from worker.errors import (
     TimedOut,
     WeightsMismatch,
 )
-from worker.formats._format import Converter, Tolerance
+from worker.formats._format import Converter, LayerRow, Tolerance
 from worker.pipeline import Result, Source
 from worker.report import Check, Verdict
 from worker.sandbox.limits import Limits
@@ -49,6 +50,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
         "c": toy("C", {"b": copying()}, options=(LEVEL,)),
         "loose": toy("Loose", {"c": rounded}, exact=False, tolerance=Tolerance(1e-3, 1e-3)),
         "halved": toy("Halved", {"a": halved}),
+        "rerounded": toy("Rerounded", {"a": copying(lambda model: {**model, "factor": model["factor"] * 1.001})}),
         "reweighted": toy("Reweighted", {"a": reweighted}),
         "broken": toy("Broken", {"a": broken}),
         "renamed": toy("Renamed", {"a": renamed}),
@@ -63,7 +65,7 @@ def convert(
 ) -> Result:
     changes = more.pop("model", {})
     options = more.pop("options", {})
-    source = Source(write(tmp_path / "stored-without-a-suffix", **changes), "a", SUMMARY)
+    source = Source(write(tmp_path / "stored-without-a-suffix", **changes), "a", more.pop("summary", SUMMARY))
     folder = tmp_path / "work"
     folder.mkdir()
     return pipeline.convert(jobs or LocalJobs(), source, target, options, folder, limits or Limits(), **more)
@@ -121,6 +123,12 @@ def test_a_wrong_result_comes_with_its_report(tmp_path: Path, target: str, check
     assert named(result.report.checks)[check] is False
     assert words.lower() in result.report.reason.lower()
     assert result.path.exists()
+
+
+@pytest.mark.parametrize(("dtype", "verdict"), [("float32", Verdict.DIFFERS), ("mixed_float16", Verdict.VERIFIED)])
+def test_half_precision_is_judged_by_its_own_rounding(tmp_path: Path, dtype: str, verdict: Verdict) -> None:
+    summary = replace(SUMMARY, layers=(LayerRow("head", "Dense", "(?, 4)", dtype, 4),))
+    assert convert(tmp_path, "rerounded", summary=summary).report.verdict is verdict
 
 
 def test_renamed_inputs_are_fed_by_place(tmp_path: Path) -> None:

@@ -91,6 +91,21 @@ def test_what_a_step_loses_is_not_there_for_the_next(monkeypatch: pytest.MonkeyP
     assert routes.required(("graph", "layers")) == ("keras-config",)
 
 
+@pytest.mark.parametrize(
+    ("signatures", "said"),
+    [
+        ((), ()),
+        (("serving_default",), ()),
+        (("serve", "serving_default"), ()),  # Keras' export gives one function both names
+        (("classify", "serving_default"), ("all signatures but one",)),
+    ],
+)
+def test_signatures_that_get_lost_are_said_before(signatures: tuple[str, ...], said: tuple[str, ...]) -> None:
+    summary = dataclasses.replace(GRAPH_ONLY, signatures=signatures)
+    [offer] = [offer for offer in routes.offers("saved_model", summary) if offer.format.slug == "tflite"]
+    assert offer.drops == said
+
+
 def test_what_a_route_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     full = frozenset({"architecture", "weights", "optimizer"})
     bare = toy("Bare", {"full": copying()}, keeps=frozenset({"weights"}))

@@ -76,9 +76,24 @@ def objects(value: Any) -> Iterator[Node]:
             pending.extend(item)
 
 
-def refuse_lambdas(architecture: Architecture) -> None:
-    """Raise LambdaRefused where the config carries Python byte code: no reader may ever see it."""
-    layers = {name_of(node) for node in objects(architecture.root) if node["class_name"] == "Lambda"}
+def refuse_unsafe(architecture: Architecture) -> None:
+    """Raise where the config carries byte code, or names files of the machine it is opened on: no reader may see it."""
+    _refuse_lambdas(architecture)
+    for node in objects(architecture.root):
+        config = node.get("config")
+        if isinstance(config, dict) and _names_a_file(node["class_name"], config):
+            problem = f"layer {name_of(node)} ({node['class_name']}) names a file outside of the upload"
+            raise ModelError(problem=problem)
+
+
+def _names_a_file(kind: str, config: dict[str, Any]) -> bool:
+    """A vocabulary can be a path, and a TFSMLayer is one (CWE-73)."""
+    words = [config.get(key) for key in ("vocabulary", "idf_weights")]
+    return kind == "TFSMLayer" or any(isinstance(item, str) for item in words)
+
+
+def _refuse_lambdas(architecture: Architecture) -> None:
+    layers = {name_of(node) for node in objects(architecture.root) if node["class_name"].split(">")[-1] == "Lambda"}
     if layers or any(node["class_name"] == "__lambda__" for node in objects(architecture.root)):
         raise LambdaRefused(names=", ".join(sorted(layers)) or "a function without a name")
 

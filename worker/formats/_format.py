@@ -115,6 +115,11 @@ class Summary:
     imports: tuple[str, ...] = ()  # what a pickle would import
     traits: frozenset[str] = frozenset()
 
+    @property
+    def computes_in_half(self) -> bool:
+        """Does a layer compute in float16 or bfloat16, whatever the weights are kept in?"""
+        return any("float16" in layer.dtype for layer in self.layers)
+
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "traits": sorted(self.traits)}
 

@@ -11,18 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from worker.formats import _saved_model, saved_model
-from worker.formats._format import TensorSpec
+from worker.formats._format import Hop, TensorSpec
+from worker.report import Severity, declare
+
+SIGNATURES_DROPPED = declare(
+    "signatures-dropped",
+    Severity.WARNING,
+    "The result has one signature, {kept}. These were not carried over: {names}.",
+)
 
 
-def frozen(path: Path, scratch: Path) -> tuple[Any, Any]:
+def frozen(path: Path, hop: Hop) -> tuple[Any, Any]:
     """A concrete function of constants, with the inputs and outputs of the signature under their own names, and the
     module that owns it: converters that keep the names want both."""
     import tensorflow as tf
 
+    scratch = hop.scratch
     loaded = saved_model.load(path, scratch)
     inputs, outputs = loaded.inputs, [spec.name for spec in loaded.outputs]
     folder = _saved_model.folder_in(path, scratch / "saved_model-source")
     graph = _saved_model.serving_graph(_saved_model.read_proto(folder))
+    _note_dropped(list(_saved_model.signatures_of(graph)), hop)
     if graph.HasField("object_graph_def"):
         folded = _fold_function(path, scratch)
     else:
@@ -35,6 +44,11 @@ def frozen(path: Path, scratch: Path) -> tuple[Any, Any]:
     module = tf.Module()
     module.serve = tf.function(serve, input_signature=specs, autograph=False)
     return module.serve.get_concrete_function(), module
+
+
+def _note_dropped(names: list[str], hop: Hop) -> None:
+    if others := _saved_model.left_behind(names):
+        hop.add(SIGNATURES_DROPPED(kept=_saved_model.choose_signature(names), names=", ".join(others)))
 
 
 def _fold_function(path: Path, scratch: Path) -> Callable[[list[Any]], list[Any]]:

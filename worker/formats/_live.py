@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from worker.errors import ModelError
 from worker.formats._format import LayerRow, Loaded, TensorSpec
 from worker.formats._repairs import clean_name
-from worker.report import Finding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 _PASSING = frozenset({"InputLayer", "Reshape", "Flatten", "Masking", "Identity", "Dropout", "Permute", "RepeatVector"})
 
 
-def loaded(model: Any, findings: tuple[Finding, ...] = ()) -> Loaded:
+def loaded(model: Any) -> Loaded:
     """The model behind the contract that every format's ``load`` keeps."""
     inputs, outputs = input_specs(model), output_specs(model)
 
     def run(arrays: Arrays) -> Arrays:
         return call(model, [feed(arrays[spec.name], spec.dtype) for spec in inputs])
 
-    return Loaded(inputs, outputs, run, lambda: weights_of(model), findings)
+    return Loaded(inputs, outputs, run, lambda: weights_of(model))
 
 
 def feed(array: np.ndarray, dtype: str) -> Any:

@@ -68,7 +68,9 @@ def _same(first: Any, second: Any) -> bool:
     if None in makers or type(makers[0]) is not type(makers[1]) or not _is_bare(makers[0]):
         return False
     inputs = [_arguments(item) for item in (first, second)]
-    return len(inputs[0]) == len(inputs[1]) and all(_same(one, two) or _equal(one, two) for one, two in zip(*inputs))
+    return len(inputs[0]) == len(inputs[1]) and all(
+        _same(one, two) or _equal(one, two) for one, two in zip(*inputs, strict=True)
+    )
 
 
 def _is_bare(operation: Any) -> bool:

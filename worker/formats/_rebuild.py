@@ -24,7 +24,7 @@ from worker.formats._architecture import (
     is_reference,
     layers_of,
     name_of,
-    refuse_lambdas,
+    refuse_unsafe,
 )
 from worker.report import Finding
 
@@ -63,7 +63,7 @@ class _Site:
 
 def rebuild(architecture: Architecture) -> Rebuilt:
     """The model, with fresh weights. LambdaRefused and CustomCode come first: nothing is built from such a file."""
-    refuse_lambdas(architecture)
+    refuse_unsafe(architecture)
     _registry.refuse_unknown(architecture, LEGACY_NAMES)
     site = _Site(architecture.legacy)
     try:

@@ -66,6 +66,15 @@ def choose_signature(names: list[str]) -> str:
     return next((name for name in ("serving_default", "serve", "predict") if name in names), sorted(names)[0])
 
 
+def left_behind(names: list[str]) -> list[str]:
+    """The signatures that a format with one entry does not hold. Keras' export gives that one two names."""
+    if not names:
+        return []
+    chosen = choose_signature(names)
+    same = {chosen, "serve"} if chosen == "serving_default" else {chosen}
+    return sorted(set(names) - same)
+
+
 def keras_root(folder: Path, proto: Any) -> Node | None:
     """The architecture that Keras 2 stored beside the graph, as a node of its own kind; None where there is none."""
     metadata = _root_metadata(folder, proto)

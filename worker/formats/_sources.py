@@ -15,7 +15,7 @@ from typing import Any
 
 from worker.errors import LarderError, ModelError
 from worker.formats import _live, _outline, _rebuild, _registry, _weights
-from worker.formats._architecture import Architecture, input_shape_of, refuse_lambdas
+from worker.formats._architecture import Architecture, input_shape_of, refuse_unsafe
 from worker.formats._files import named
 from worker.formats._format import Converter, Hop, Loaded, Summary
 from worker.formats._keras_files import READERS, Stored
@@ -79,7 +79,7 @@ class _Key:
 @cache
 def _open(key: _Key) -> Opened:
     stored = key.stored
-    refuse_lambdas(stored.architecture)
+    refuse_unsafe(stored.architecture)
     if stored.architecture.legacy:
         return _rebuilt(stored)
     try:
@@ -192,12 +192,9 @@ def load(slug: str) -> Callable[[Path, Path], Loaded]:
 
     def load_file(path: Path, scratch: Path) -> Loaded:
         stored = read(slug, path, scratch)
-        refuse_lambdas(stored.architecture)
+        refuse_unsafe(stored.architecture)
         independent = _independent(_Key(stored)) if stored.architecture.legacy else None
-        if independent is not None:
-            return _live.loaded(independent, stored.findings)
-        opened = _open(_Key(stored))
-        return _live.loaded(opened.model, opened.findings)
+        return _live.loaded(_open(_Key(stored)).model if independent is None else independent)
 
     return load_file
 
@@ -206,7 +203,7 @@ def load(slug: str) -> Callable[[Path, Path], Loaded]:
 def _independent(key: _Key) -> Any:
     """The model as tf-keras reads it, or None. Only for configs without byte code: tf-keras would run it."""
     stored = key.stored
-    refuse_lambdas(stored.architecture)
+    refuse_unsafe(stored.architecture)
     _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES | _registry.tf_keras_classes())
     return _attempt(_tf_keras_own, stored) or _attempt(_tf_keras_parts, stored)
 

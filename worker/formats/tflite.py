@@ -124,7 +124,7 @@ def from_saved_model(source: Path, target: Path, hop: Hop) -> None:
     variables uninitialised in what Keras 3 exported, and says nothing."""
     import tensorflow as tf
 
-    function, module = frozen(source, hop.scratch)
+    function, module = frozen(source, hop)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     try:
         target.write_bytes(converter.convert())

@@ -180,7 +180,9 @@ def _recognised(row: Row, zygote: Zygote, allow_code: bool) -> Iterator[Model]:
         sample = take_sample(bundle.path, bundle.name)
         item, because = recognise(sample)
         row.format = item.slug
-        row.findings += filter(None, [suffix_finding(sample, item)])
+        row.findings += bundle.findings
+        if not bundle.packed and (misleading := suffix_finding(sample, item)):
+            row.findings.append(misleading)
         code = bundle.code if allow_code else None
         try:
             yield Model(row, bundle, item.slug, because, zygote, Path(scratch), code)
@@ -188,6 +190,11 @@ def _recognised(row: Row, zygote: Zygote, allow_code: bool) -> Iterator[Model]:
             if bundle.code and not allow_code:
                 row.hint = f" {CODE} is beside it: --allow-custom-code runs it, inside the sandbox."
             raise
+
+
+def finding_line(finding: Finding) -> str:
+    """A finding below the line of its model."""
+    return f"         {finding.severity}: {finding.sentence}"
 
 
 def _is_refused(row: Row) -> bool:

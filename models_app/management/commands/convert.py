@@ -10,10 +10,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from models_app.management.commands._batch import MISUSED, Model, Row, add_common_arguments, limits, work_through
+from models_app.management.commands._batch import (
+    MISUSED,
+    Model,
+    Row,
+    add_common_arguments,
+    finding_line,
+    limits,
+    work_through,
+)
 from worker import formats, pipeline
 from worker.errors import CustomCode, LambdaRefused, LarderError, VerificationError
-from worker.report import Verdict
+from worker.report import Severity, Verdict
 
 
 class Command(BaseCommand):
@@ -139,6 +147,8 @@ def _place(result: Path, out: Path, name: str) -> Path:
 
 
 def _describe(row: Row) -> str:
+    """One line for each model, and one more for each thing that was lost on the way."""
     if row.error:
         return f"refused       {row.source}: {row.message}"
-    return f"{row.verdict:<13} {row.source} -> {row.output} ({row.seconds:.1f} s): {row.reason}"
+    line = f"{row.verdict:<13} {row.source} -> {row.output} ({row.seconds:.1f} s): {row.reason}"
+    return "\n".join([line, *(finding_line(item) for item in row.findings if item.severity is not Severity.NOTE)])

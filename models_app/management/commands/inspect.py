@@ -6,10 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from models_app.management.commands._batch import Model, Row, add_common_arguments, work_through
+from models_app.management.commands._batch import Model, Row, add_common_arguments, finding_line, work_through
 from worker import formats
 from worker.formats._format import Summary, TensorSpec
-from worker.report import Finding
 
 
 class Command(BaseCommand):
@@ -39,7 +38,7 @@ def _describe(row: Row) -> str:
         lines = [f"readable {row.source}: {formats.get(str(row.format)).label}, {row.more['recognised_by']}"]
     if row.more["summary"]:
         lines += _facts(Summary.from_json(row.more["summary"]))
-    return "\n".join([*lines, *map(_finding, row.findings)])
+    return "\n".join([*lines, *map(finding_line, row.findings)])
 
 
 def _facts(summary: Summary) -> list[str]:
@@ -59,7 +58,3 @@ def _facts(summary: Summary) -> list[str]:
 def _spec(spec: TensorSpec) -> str:
     shape = "any shape" if spec.shape is None else "×".join("?" if size is None else str(size) for size in spec.shape)
     return f"{spec.name} ({shape or 'scalar'}, {spec.dtype})"
-
-
-def _finding(finding: Finding) -> str:
-    return f"         {finding.severity}: {finding.sentence}"
