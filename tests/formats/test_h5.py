@@ -124,3 +124,17 @@ def test_a_mask_of_somebodys_own_is_never_dropped(tmp_path: Path) -> None:
     model = keras.Model(ids, keras.layers.LSTM(4)(x, mask=keras.ops.not_equal(ids, 7)))
     with pytest.raises(UnsupportedOperation, match="NotEqual"):
         write("h5", model, tmp_path)
+
+
+def test_statistics_of_keras_2_are_the_same_weights_in_keras_3(tmp_path: Path) -> None:
+    """The counter beside mean and variance computes nothing, and only one of the two libraries lists it."""
+    import tf_keras
+
+    model = tf_keras.Sequential([tf_keras.layers.Normalization(input_shape=(3,)), tf_keras.layers.Dense(2)])
+    model.layers[0].adapt(np.random.default_rng(1).normal(5.0, 2.0, (64, 3)).astype("float32"))
+    model.save(tmp_path / "old.h5")
+    result, _ = convert("h5", "keras", tmp_path / "old.h5", tmp_path / "new")
+    before, after = load("h5", tmp_path / "old.h5", tmp_path / "a"), load("keras", result, tmp_path / "b")
+    weights = [sorted(array.tobytes() for _, array in loaded.weights()) for loaded in (before, after)]
+    assert len(weights[0]) == 4
+    assert weights[0] == weights[1]

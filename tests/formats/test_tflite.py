@@ -91,6 +91,16 @@ def test_an_operation_that_it_does_not_have_is_named(tmp_path: Path) -> None:
         convert(source, tmp_path)
 
 
+def test_lookup_tables_are_refused_by_name(tmp_path: Path) -> None:
+    import keras
+
+    words = keras.layers.StringLookup(vocabulary=["red", "green"], output_mode="one_hot")
+    model = keras.Sequential([keras.Input((1,), dtype="string"), words, keras.layers.Dense(2)])
+    source = export(model, tmp_path)
+    with pytest.raises(UnsupportedOperation, match="lookup tables"):
+        convert(source, tmp_path)
+
+
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     file = tmp_path / "model.tflite"
     file.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))

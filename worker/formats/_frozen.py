@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from worker.errors import UnsupportedOperation
 from worker.formats import _saved_model, saved_model
 from worker.formats._format import Hop, TensorSpec
 from worker.report import Severity, declare
@@ -56,9 +57,12 @@ def _fold_function(path: Path, scratch: Path) -> Callable[[list[Any]], list[Any]
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     _, signature = saved_model.open_signature(path, scratch)
+    loaded = saved_model.load(path, scratch)
     folded = convert_variables_to_constants_v2(signature)
-    order = sorted(signature.structured_outputs)
-    names = [spec.name for spec in saved_model.load(path, scratch).outputs]
+    if len(folded.inputs) != len(loaded.inputs):  # the handles of tables stay inputs
+        problem = "a finished graph has no place for the words in them; look them up before the model"
+        raise UnsupportedOperation(target="A finished graph", operation="lookup tables", problem=problem)
+    order, names = sorted(signature.structured_outputs), [spec.name for spec in loaded.outputs]
 
     def call(tensors: list[Any]) -> list[Any]:
         results = dict(zip(order, _listed(folded(*tensors)), strict=True))

@@ -193,13 +193,15 @@ def _onward(layer: Any, node: Any, tensor: Any) -> list[Any]:
 
 
 def weights_of(model: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Every weight of the model by its path; of Keras 2 without counters and random states, which compute nothing."""
+    """Every weight by its path, without what computes nothing: text, counters, random states of Keras 2."""
     import numpy as np
 
     for variable in model.weights:
         array = np.asarray(variable)
-        if hasattr(variable, "path") or array.dtype.kind not in "iuOSU":
-            yield str(getattr(variable, "path", None) or variable.name), array
+        of_keras_3 = hasattr(variable, "path")  # where whole numbers may be quantised kernels
+        whole = array.dtype.kind in "iu" and not (of_keras_3 and array.ndim)
+        if not whole and array.dtype.kind not in "OSU":
+            yield str(variable.path if of_keras_3 else variable.name), array
 
 
 def layer_rows(model: Any) -> tuple[LayerRow, ...]:
