@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Json = dict[str, Any]
-LIBRARIES = ("tensorflow", "keras", "tf-keras", "numpy", "h5py")
+LIBRARIES = ("tensorflow", "keras", "tf-keras", "numpy", "h5py", "ai-edge-litert")
 
 
 # The steps ------------------------------------------------------------------------------------------------------

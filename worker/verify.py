@@ -32,15 +32,17 @@ Judgement = tuple[Verdict, str, tuple[Check, ...]]
 
 @dataclass(frozen=True)
 class Guess:
-    """What a signature leaves open: the size of a free dimension, and how large an integer may be."""
+    """What a signature leaves open: the size of a free dimension, how large an integer may be, and whether numbers are
+    whole although they are declared as floats, as the indices of an embedding are in Keras 1 and 2."""
 
     size: int
     high: int
+    whole: bool = False
 
 
 # Tried in this order until the source accepts one: an image needs room for its convolutions, a sequence has a longest
 # length, an index beyond its table is refused.
-GUESSES = (Guess(32, 10), Guess(8, 10), Guess(8, 2), Guess(1, 2), Guess(64, 2), Guess(224, 2))
+GUESSES = (Guess(32, 10), Guess(8, 10), Guess(8, 2), Guess(1, 2), Guess(8, 2, whole=True), Guess(64, 2), Guess(224, 2))
 DRAWS = (("normal", 1), ("normal", 3), ("uniform", 3), ("zeros", 3))  # (kind, batch)
 WORDS = ("the", "cat", "ate", "a red apple", "", "unseen-word", "42", "Üñïçødé", "the cat ate the red apple")
 
@@ -68,9 +70,10 @@ def _array(spec: TensorSpec, rng: np.random.Generator, kind: str, shape: tuple[i
     dtype = _dtype(spec)
     if kind == "zeros":
         return np.zeros(shape, dtype)
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" or spec.limit or guess.whole:
         high = spec.limit or (256 if dtype == np.uint8 else guess.high)
-        return rng.integers(0, min(high, np.iinfo(dtype).max), shape).astype(dtype)
+        most = np.iinfo(dtype).max if dtype.kind in "iu" else high
+        return rng.integers(0, min(high, most), shape).astype(dtype)
     if dtype.kind == "b":
         return rng.random(shape) < 0.5
     values = rng.random(shape) if kind == "uniform" else rng.standard_normal(shape)

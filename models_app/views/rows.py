@@ -144,12 +144,13 @@ def labels(slugs: Iterable[str]) -> list[str]:
 
 
 def offer_rows(version: ModelVersion) -> list[OfferRow]:
-    """Every format that this version could have, or why it cannot. Empty until it was inspected."""
+    """Every format that this version could have, then those that it cannot, and why. Empty until it was inspected."""
     if version.state != ModelVersion.State.INSPECTED:
         return []
     latest = {conversion.target: conversion for conversion in version.conversions.order_by("requested_at")}
     offers = routes.offers(version.source.format, version.summary)
-    return [_offer_row(offer, latest.get(offer.format.slug)) for offer in offers]
+    rows = [_offer_row(offer, latest.get(offer.format.slug)) for offer in offers]
+    return sorted(rows, key=lambda row: row.state == "impossible")
 
 
 def _offer_row(offer: routes.Offer, conversion: Conversion | None) -> OfferRow:

@@ -16,7 +16,7 @@ from worker import verify
 from worker.errors import BadSamples, ModelError, NoResult
 from worker.formats._format import TensorSpec, Tolerance
 from worker.report import Check, Verdict
-from worker.verify import GUESSES, Array, Seen, Terms, make_inputs, measure, pair
+from worker.verify import GUESSES, Array, Guess, Seen, Terms, make_inputs, measure, pair
 
 TOLERANCE = Tolerance(rtol=1e-5, atol=1e-6)
 TERMS = Terms(TOLERANCE, exact_weights=True)
@@ -271,3 +271,17 @@ def test_values_from_a_job_are_not_trusted(tmp_path: Path, forge: Any) -> None:
     forge(path)
     with pytest.raises(NoResult):
         verify.load_draws(path, limit=5_000)
+
+
+@pytest.mark.parametrize(
+    ("spec", "guess", "most"),
+    [
+        (TensorSpec("ids", (None, 8), "float32", limit=30), GUESSES[0], 30),
+        (TensorSpec("ids", (None, 8), "float32"), next(guess for guess in GUESSES if guess.whole), 2),
+    ],
+)
+def test_indices_that_are_declared_as_floats_are_whole(spec: TensorSpec, guess: Guess, most: int) -> None:
+    for draw in make_inputs([spec], seed=3, guess=guess):
+        assert draw["ids"].dtype == np.float32
+        assert np.array_equal(draw["ids"], np.floor(draw["ids"]))
+        assert 0 <= draw["ids"].min() <= draw["ids"].max() < most

@@ -175,8 +175,7 @@ def _stack_input(node: Node, nodes: list[Node], parts: list[Part]) -> list[Any]:
     shape = input_shape_of(first) or input_shape_of(node)
     if shape is None:
         return []
-    dtype = "int32" if first["class_name"] == "Embedding" else _plain_dtype(first)
-    return [keras.Input(batch_shape=tuple(shape), dtype=dtype, name=f"{parts[0].name}_input")]
+    return [keras.Input(batch_shape=tuple(shape), dtype=_plain_dtype(first), name=f"{parts[0].name}_input")]
 
 
 def _plain_dtype(node: Node) -> str | None:

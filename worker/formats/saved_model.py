@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,10 @@ def _load(path: Path, scratch: Path, _: tuple[int, ...]) -> Loaded:
         return {spec.name: _live.fetch(results[spec.name]) for spec in outputs}
 
     def weights() -> Iterator[tuple[str, np.ndarray]]:
-        return _weights(restored, signature)
+        folder = _saved_model.folder_in(path, scratch / "saved_model-source")
+        if _saved_model.keras_root(folder, _saved_model.read_proto(folder)):
+            return _computing(_saved_model.keras_weights(folder).arrays)
+        return _computing((variable.name, variable.numpy()) for variable in _variables(restored, signature))
 
     return Loaded(inputs, outputs, run, weights)
 
@@ -173,12 +176,14 @@ def _tensor_spec(name: str, spec: Any) -> TensorSpec:
     return TensorSpec(name, shape, spec.dtype.name)
 
 
-def _weights(restored: Any, signature: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The variables that the signature uses, by their names."""
-    for variable in getattr(signature, "variables", None) or getattr(restored, "variables", []):
-        array = variable.numpy()
-        if array.dtype.kind not in "iuOSU":
-            yield variable.name, array
+def _variables(restored: Any, signature: Any) -> Any:
+    """The variables that the signature uses. A Keras model has more: statistics that became constants of its graph."""
+    return getattr(signature, "variables", None) or getattr(restored, "variables", [])
+
+
+def _computing(weights: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Without text, counters and random states, which compute nothing."""
+    return ((name, array) for name, array in weights if array.dtype.kind not in "iuOSU")
 
 
 # Writing ----------------------------------------------------------------------------------------------------------
