@@ -35,7 +35,8 @@ def start(tmp_path: Path) -> Iterator[Callable[[], tuple[Child, redis.Redis]]]:
 def test_it_works(start: Callable[[], tuple[Child, redis.Redis]], tmp_path: Path) -> None:
     child, client = start()
     with client:
-        assert client.config_get("port", "maxmemory-policy") == {"port": "0", "maxmemory-policy": "noeviction"}
+        assert client.config_get("port") == {"port": "0"}  # one name at a time: Redis 6.2 takes no more
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     socket = tmp_path / "run" / "redis.sock"
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
