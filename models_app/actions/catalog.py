@@ -96,13 +96,12 @@ def _one_file(uploads: Sequence[Upload]) -> tuple[storage.Stored, str, tuple[Fin
         return storage.Stored(uploads[0].sha256, uploads[0].size), PurePosixPath(uploads[0].name).name, ()
     label = _label(uploads)
     with tempfile.TemporaryDirectory(dir=settings.STAGING_ROOT) as staging:
-        folder = Path(staging) / label.replace("/", " ")[:SHORT]
+        folder = Path(staging) / "sent" / label.replace("/", " ")[:SHORT]
         _lay_out(uploads, folder, label)
         found = bundle.gather(folder, Path(staging))
         name = f"{slugify(_stem(label)) or 'model'}{PACKED_SUFFIX}" if found.packed else found.name
-        code = (
-            (found.code.relative_to(folder).as_posix(),) if found.code else ()
-        )  # custom code runs from the command line only
+        # custom code runs from the command line only
+        code = (found.code.relative_to(folder).as_posix(),) if found.code else ()
         return storage.adopt(found.path), name, replace(found, left_out=(*code, *found.left_out)).findings
 
 

@@ -70,6 +70,19 @@ def test_folder_is_packed_with_its_paths(as_alice: Client, upload: Callable[...,
     assert sorted(member.name for member in packed) == sorted(name.removeprefix("kitchen/") for name in names)
 
 
+def test_a_folder_may_be_called_as_the_archive_that_is_made(
+    as_alice: Client, upload: Callable[..., Upload], told: Told
+) -> None:
+    names = (
+        "bundle.zip/saved_model.pb",
+        "bundle.zip/variables/variables.index",
+        "bundle.zip/variables/variables.data-00000-of-00001",
+    )
+    graph = b"\x08\x01\x12\x10\x0a\x0e\x12\x05serve" + bytes(200)
+    answer = finish(as_alice, *(upload(name, graph) for name in names))
+    assert answer.json().get("format") == "saved_model", answer.json()
+
+
 def test_what_is_no_part_of_the_model_is_left_out_and_said(
     as_alice: Client, upload: Callable[..., Upload], told: Told
 ) -> None:
