@@ -207,6 +207,12 @@ class FormatUnavailable(ConversionError):
     code = "format-unavailable"
 
 
+class TooLargeForTarget(ConversionError):
+    """The model is too large for {target}: it has {found}, and {most}."""
+
+    code = "too-large-for-target"
+
+
 class BadSamples(ConversionError):
     """The samples in {name} do not fit the model: {problem}."""
 

@@ -29,7 +29,7 @@ from worker.errors import (
     TimedOut,
     from_json,
 )
-from worker.formats._format import Option, Summary, TensorSpec, Tolerance
+from worker.formats._format import Format, Option, Summary, TensorSpec, Tolerance
 from worker.report import Finding, Report, findings_from_json
 from worker.sandbox.limits import Limits
 
@@ -153,11 +153,11 @@ def convert(
     Raises NoRoute, FormatUnavailable or BadOption before any job, and whatever error a job ended with.
     """
     started = time.monotonic()
-    route = routes.find_route(source.format, target, source.summary)
+    route = routes.find_route(source.format, target, source.summary, limits.memory_bytes)
     chosen = check_options(target, options)
     work = _Work(zygote, folder, limits, custom_code, canceled, stage, seed=_seed(source.path))
     path = work.convert_along(source, route, chosen, samples)
-    verdict, reason, checks = work.judge(path, source, route)
+    verdict, reason, checks = work.judge(path, source, route, chosen)
     report = Report(
         source=source.format,
         target=target,
@@ -195,11 +195,12 @@ class _Work:
         for number, (before, after) in enumerate(pairwise(route), 1):
             self.stage(f"converting to {formats.get(after).label}, {number} of {len(route) - 1}")
             probe = self._probe_request(samples) if number == 1 else None
+            chosen = options if number == len(route) - 1 else {}
             with _calling(self.folder / f"step-{number}" / _link_name(before), source.name if number == 1 else ""):
-                path = self._hop(number, path, before, after, options if after == route[-1] else {}, probe)
+                path = self._hop(number, path, before, after, {"options": chosen, "samples": _text(samples)}, probe)
         return path
 
-    def judge(self, path: Path, source: Source, route: routes.Route) -> Judgement:
+    def judge(self, path: Path, source: Source, route: routes.Route, options: Json) -> Judgement:
         """Run the result alone, and compare what it shows with what the source showed."""
         from worker import verify
 
@@ -218,15 +219,15 @@ class _Work:
         with _sense():
             before = self._seen(self.probe, self.folder / "step-1" / "outputs.npz")
             after = self._seen(answer, self.folder / "result" / "outputs.npz")
-            return verify.judge(before, after, _terms(source, route))
+            return verify.judge(before, after, _terms(source, route, options))
 
-    def _hop(self, number: int, path: Path, before: str, after: str, options: Json, probe: Json | None) -> Path:
+    def _hop(self, number: int, path: Path, before: str, after: str, wishes: Json, probe: Json | None) -> Path:
         folder = self._subfolder(f"step-{number}")
         target = folder / f"result{formats.get(after).suffixes[0]}"
         named = _under_its_suffix(path, before, folder)
         arguments = {"source": str(named), "source_format": before, "target": str(target), "target_format": after}
-        read = [path] + ([Path(probe["samples"])] if probe and probe["samples"] else [])
-        answer = self._job("convert", arguments | {"options": options, "probe": probe}, read, folder)
+        read = [path] + ([Path(wishes["samples"])] if wishes["samples"] else [])
+        answer = self._job("convert", arguments | wishes | {"seed": self.seed, "probe": probe}, read, folder)
         with _sense():
             self._add(findings_from_json(answer["findings"]))
             self.versions = {str(name): str(version) for name, version in answer["versions"].items()}
@@ -278,15 +279,20 @@ class _Work:
         )
 
 
-def _terms(source: Source, route: routes.Route) -> Terms:
+def _terms(source: Source, route: routes.Route, options: Json) -> Terms:
     """The loosest tolerance of the route; bit for bit where layers go into formats that keep every weight."""
     from worker.verify import Terms
 
     steps = [formats.get(slug) for slug in route[1:]]
-    rtol = max(HALF_RTOL if source.summary.computes_in_half else 0.0, *(item.tolerance.rtol for item in steps))
-    atol = max(item.tolerance.atol for item in steps)
+    allowed = [item.tolerance for item in steps[:-1]] + [_tolerance(steps[-1], options)]
+    rtol = max(HALF_RTOL if source.summary.computes_in_half else 0.0, *(item.rtol for item in allowed))
+    atol = max(item.atol for item in allowed)
     exact = all(item.exact for item in steps) and "keras-config" in source.summary.traits
     return Terms(Tolerance(rtol, atol), exact)
+
+
+def _tolerance(item: Format, options: Json) -> Tolerance:
+    return item.tolerance_for(options) if item.tolerance_for else item.tolerance
 
 
 def _seed(path: Path) -> int:

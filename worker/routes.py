@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from worker import formats
-from worker.errors import FormatUnavailable, LarderError, NoRoute
-from worker.formats._format import TRAITS, Converter, Format, Summary
+from worker.errors import FormatUnavailable, LarderError, NoRoute, TooLargeForTarget
+from worker.foreign import human_size
+from worker.formats._format import FACTS, KEPT, TRAITS, Converter, Format, Summary
 from worker.formats._saved_model import left_behind
 
 Route = tuple[str, ...]
@@ -28,24 +29,43 @@ class Offer:
     format: Format
     route: Route
     error: LarderError | None
-    drops: tuple[str, ...]
+    drops: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
-def find_route(source: str, target: str, summary: Summary) -> Route:
-    """The slugs from ``source`` to ``target``; raises UnknownTarget, NoRoute or FormatUnavailable."""
+def find_route(source: str, target: str, summary: Summary, memory: int | None = None) -> Route:
+    """The slugs from ``source`` to ``target``; raises UnknownTarget, NoRoute, FormatUnavailable or TooLargeForTarget.
+
+    ``memory``: the bytes that a job may use, where that is known.
+    """
     start, end = formats.get(source), formats.get(target)
     known = formats.formats()
     usable = {slug: item for slug, item in known.items() if not formats.missing(item)}
     if source != target and (route := _search(usable, source, target, summary.traits)):
+        _check_room(route, summary, memory)
         return route
     if source != target and (route := _search(known, source, target, summary.traits)):
         raise _unavailable(known, route)
     raise NoRoute(source=start.label, target=end.label, reason=_reason(known, start, end, summary.traits))
 
 
-def offers(source: str, summary: Summary) -> list[Offer]:
+def _check_room(route: Route, summary: Summary, memory: int | None) -> None:
+    """Raise TooLargeForTarget where a file of some step, or the memory for writing it, would be too small."""
+    size = summary.weight_bytes
+    for item in map(formats.get, route[1:]):
+        room, found = item.room, f"{human_size(size)} of weights"
+        if room.limit is not None and size > room.limit:
+            most = f"{human_size(room.limit)} is the most that such a file can hold"
+            raise TooLargeForTarget(target=item.label, found=found, most=most)
+        if memory is not None and size * room.memory > memory:
+            need = human_size(int(size * room.memory))
+            most = f"writing it takes about {need} of memory; jobs have {human_size(memory)}"
+            raise TooLargeForTarget(target=item.label, found=found, most=most)
+
+
+def offers(source: str, summary: Summary, memory: int | None = None) -> list[Offer]:
     """One offer for every other format, possible or not, in the order of the slugs."""
-    return [_offer(source, item, summary) for slug, item in formats.formats().items() if slug != source]
+    return [_offer(source, item, summary, memory) for slug, item in formats.formats().items() if slug != source]
 
 
 def converter(source: str, target: str) -> Converter:
@@ -56,10 +76,18 @@ def converter(source: str, target: str) -> Converter:
     return found
 
 
-def drops(route: Route) -> tuple[str, ...]:
-    """What the first format of the route can hold and some later one cannot, in words."""
-    kept = [formats.get(slug).keeps for slug in route]
-    return tuple(sorted(kept[0] - frozenset.intersection(*kept)))
+def drops(route: Route, summary: Summary) -> tuple[str, ...]:
+    """What the model has and some later format of the route cannot hold, in words."""
+    kept = frozenset.intersection(*(formats.get(slug).keeps for slug in route[1:]))
+    several = {"signatures"} if left_behind(list(summary.signatures)) else set()
+    has = summary.traits | several
+    return tuple(words for kind, (words, trait) in KEPT.items() if trait in has and kind not in kept)
+
+
+def changes(route: Route, summary: Summary) -> tuple[str, ...]:
+    """What becomes something else on the way, in sentences."""
+    found = [formats.get(slug).changes for slug in route[1:]]
+    return tuple(dict.fromkeys(said[fact] for said in found for fact in said if fact in summary.traits))
 
 
 def required(route: Route) -> tuple[str, ...]:
@@ -72,13 +100,12 @@ NO_CONVERTER = "no converter leads from the one to the other yet."
 SAME = "it is in that format already."
 
 
-def _offer(source: str, target: Format, summary: Summary) -> Offer:
+def _offer(source: str, target: Format, summary: Summary, memory: int | None) -> Offer:
     try:
-        route = find_route(source, target.slug, summary)
+        route = find_route(source, target.slug, summary, memory)
     except LarderError as error:
-        return Offer(target, (), error, ())
-    others = ("all signatures but one",) if left_behind(list(summary.signatures)) else ()
-    return Offer(target, route, None, drops(route) + others)
+        return Offer(target, (), error)
+    return Offer(target, route, None, drops(route, summary), changes(route, summary))
 
 
 def _edge(known: Mapping[str, Format], source: str, target: str) -> Converter | None:
@@ -106,12 +133,13 @@ def _steps(known: Mapping[str, Format], source: str, traits: Traits | None) -> I
     """The formats that are one step away, each with the traits that the model still has there."""
     for slug, item in known.items():
         edge = _edge(known, source, slug) if slug != source else None
-        if edge is not None and (traits is None or edge.requires <= traits):
+        allowed = traits is None or (edge is not None and edge.requires <= traits and not item.refuses.keys() & traits)
+        if edge is not None and allowed:
             yield slug, None if traits is None else _carried(traits, item)
 
 
 def _carried(traits: Traits, item: Format) -> Traits:
-    return frozenset(trait for trait in traits if CARRIED_BY.get(trait, trait) in item.keeps)
+    return frozenset(trait for trait in traits if trait in FACTS or CARRIED_BY.get(trait, trait) in item.keeps)
 
 
 def _unavailable(known: Mapping[str, Format], route: Route) -> FormatUnavailable:
@@ -133,6 +161,12 @@ def _reason(known: Mapping[str, Format], source: Format, target: Format, traits:
 
 
 def _lacking(known: Mapping[str, Format], route: Route, traits: Traits) -> str:
+    """Why this model cannot go a way that others can: a fact that a format refuses, or a trait that it lacks."""
+    refused = [
+        known[slug].refuses[fact] for slug in route[1:] for fact in sorted(known[slug].refuses) if fact in traits
+    ]
+    if refused:
+        return refused[0]
     edges = [_edge(known, *step) for step in pairwise(route)]
     absent = sorted({trait for edge in edges if edge for trait in edge.requires} - traits)
     return TRAITS.get(absent[0], NO_CONVERTER) if absent else NO_CONVERTER

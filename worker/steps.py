@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Json = dict[str, Any]
-LIBRARIES = ("tensorflow", "keras", "tf-keras", "numpy", "h5py", "ai-edge-litert")
+LIBRARIES = (
+    *("tensorflow", "keras", "tf-keras", "numpy", "h5py", "ai-edge-litert", "safetensors"),
+    *("tf2onnx", "onnx", "onnxruntime", "openvino", "coremltools"),
+)
 
 
 # The steps ------------------------------------------------------------------------------------------------------
@@ -52,7 +55,8 @@ def inspect(arguments: Json, progress: Progress) -> Json:
 
 
 def convert(arguments: Json, progress: Progress) -> Json:
-    """``{source, source_format, target, target_format, options, probe?, custom_code?}`` → findings, versions, probe.
+    """``{source, source_format, target, target_format, options, seed, samples?, probe?, custom_code?}`` → findings,
+    versions, probe.
 
     ``probe`` ``{seed, inputs, outputs, samples?}`` asks to run the source as well, and to write what it was given and
     what it answered; the answer's ``probe`` describes the source, or holds the ``error`` for which it could not run.
@@ -61,7 +65,7 @@ def convert(arguments: Json, progress: Progress) -> Json:
     source, goal = formats.get(arguments["source_format"]), formats.get(arguments["target_format"])
     _run_custom_code(arguments)
     progress(f"converting {source.label} to {goal.label}")
-    hop = Hop(_scratch(), arguments.get("options") or {})
+    hop = _hop(arguments)
     with translated(f"Converting {source.label} to {goal.label}", path.name):
         routes.converter(source.slug, goal.slug).run(path, target, hop)
     probe = _probe(path, source, arguments, progress) if arguments.get("probe") else None
@@ -119,6 +123,16 @@ def _load(path: Path, item: Format, arguments: Json, progress: Progress) -> Load
     progress(f"loading {item.label}")
     with translated(f"Loading {item.label}", path.name, ModelError):
         return item.load(path, _scratch())
+
+
+def _hop(arguments: Json) -> Hop:
+    samples = arguments.get("samples")
+    return Hop(
+        _scratch(),
+        arguments.get("options") or {},
+        samples=Path(samples) if samples else None,
+        seed=int(arguments.get("seed") or 0),
+    )
 
 
 def _run_custom_code(arguments: Json) -> None:

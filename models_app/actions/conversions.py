@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -30,7 +31,7 @@ def request_conversion(
     target = target[:TARGET_LENGTH]
     with _refusals(actor, version, target):
         _check_inspected(version)
-        routes.find_route(version.source.format, target, version.summary)
+        routes.find_route(version.source.format, target, version.summary, settings.JOB_MEMORY_BYTES)
         chosen = pipeline.check_options(target, options or {})
     key = _options_key(chosen)
     return _asked_already(version, target, key) or _create(actor, version, target, chosen, key)

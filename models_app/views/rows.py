@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Count, Q, Sum
 
 from models_app.forms import LASTS
@@ -67,6 +68,7 @@ class OfferRow:
     state: str
     route: list[str]
     drops: tuple[str, ...]
+    changes: tuple[str, ...]
     reason: str
     conversion: Conversion | None
     options: list[OptionRow]
@@ -148,7 +150,7 @@ def offer_rows(version: ModelVersion) -> list[OfferRow]:
     if version.state != ModelVersion.State.INSPECTED:
         return []
     latest = {conversion.target: conversion for conversion in version.conversions.order_by("requested_at")}
-    offers = routes.offers(version.source.format, version.summary)
+    offers = routes.offers(version.source.format, version.summary, settings.JOB_MEMORY_BYTES)
     rows = [_offer_row(offer, latest.get(offer.format.slug)) for offer in offers]
     return sorted(rows, key=lambda row: row.state == "impossible")
 
@@ -160,7 +162,7 @@ def _offer_row(offer: routes.Offer, conversion: Conversion | None) -> OfferRow:
         state, reason = "impossible", offer.error.message
     slug = offer.format.slug
     options = [OptionRow(option, f"{slug}.{option.name}", option.default) for option in offer.format.options]
-    return OfferRow(offer.format, state, labels(offer.route), offer.drops, reason, conversion, options)
+    return OfferRow(offer.format, state, labels(offer.route), offer.drops, offer.changes, reason, conversion, options)
 
 
 def _formats(slugs: Iterable[str]) -> list[Format]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.worker import toy_formats
 from tests.worker.toy_formats import copying, toy
 from worker import formats, routes
-from worker.errors import FormatUnavailable, NoRoute, UnknownTarget
-from worker.formats._format import Converter, Format, Summary
+from worker.errors import FormatUnavailable, NoRoute, TooLargeForTarget, UnknownTarget
+from worker.formats._format import Converter, Format, Room, Summary
 
 WHOLE = Summary(traits=frozenset({"keras-config", "weights"}))
 GRAPH_ONLY = Summary(traits=frozenset({"weights"}))
@@ -110,7 +110,40 @@ def test_what_a_route_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     full = frozenset({"architecture", "weights", "optimizer"})
     bare = toy("Bare", {"full": copying()}, keeps=frozenset({"weights"}))
     toy_formats.install(monkeypatch, {"full": toy("Full", keeps=full), "bare": bare})
-    assert routes.offers("full", WHOLE)[0].drops == ("architecture", "optimizer")
+    assert routes.offers("full", WHOLE)[0].drops == ("the layers", "training mode")
+    trained = dataclasses.replace(WHOLE, traits=WHOLE.traits | {"optimizer", "compiled"})
+    lost = ("the layers", "training mode", "the settings of compile()", "the state of the optimizer")
+    assert routes.offers("full", trained)[0].drops == lost
+
+
+def test_a_fact_that_a_format_refuses_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"a": toy("A"), "b": toy("B", {"a": copying()}, refuses={"strings": "it has no operation for text."})}
+    toy_formats.install(monkeypatch, known)
+    assert routes.find_route("a", "b", WHOLE) == ("a", "b")
+    with pytest.raises(NoRoute, match=r"A cannot become B: it has no operation for text\."):
+        routes.find_route("a", "b", dataclasses.replace(WHOLE, traits=WHOLE.traits | {"strings"}))
+
+
+def test_facts_last_along_the_way_and_changes_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = toy("Graph", {"a": copying()}, keeps=frozenset({"weights", "graph"}))
+    small = toy("Small", {"graph": copying()}, changes={"recurrent": "The batch size is fixed at 1."})
+    deaf = toy("Deaf", {"graph": copying()}, refuses={"recurrent": "it has no loops."})
+    toy_formats.install(monkeypatch, {"a": toy("A"), "graph": graph, "small": small, "deaf": deaf})
+    recurrent = dataclasses.replace(WHOLE, traits=WHOLE.traits | {"recurrent"})
+    by_slug = {offer.format.slug: offer for offer in routes.offers("a", recurrent)}
+    assert by_slug["small"].changes == ("The batch size is fixed at 1.",)
+    assert by_slug["deaf"].error is not None
+    assert "it has no loops" in by_slug["deaf"].error.message
+
+
+def test_what_is_too_large_is_refused_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"a": toy("A"), "b": toy("B", {"a": copying()}, room=Room(limit=2_000_000, memory=10))}
+    toy_formats.install(monkeypatch, known)
+    large = dataclasses.replace(WHOLE, parameters=1_000_000)
+    with pytest.raises(TooLargeForTarget, match=r"it has 4\.0 MB of weights, and 2\.0 MB is the most"):
+        routes.find_route("a", "b", large)
+    with pytest.raises(TooLargeForTarget, match=r"about 4\.0 MB of memory; jobs have 1\.0 MB"):
+        routes.find_route("a", "b", dataclasses.replace(WHOLE, parameters=100_000), memory=1_000_000)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,11 @@ class Summary:
     traits: frozenset[str] = frozenset()
 
     @property
+    def weight_bytes(self) -> int:
+        """About how much the weights take: parameters times the widest of their floating types, four bytes at least."""
+        return (self.parameters or 0) * (8 if "float64" in self.dtypes else 4)
+
+    @property
     def computes_in_half(self) -> bool:
         """Does a layer compute in float16 or bfloat16, whatever the weights are kept in?"""
         return any("float16" in layer.dtype for layer in self.layers)
@@ -143,6 +148,29 @@ class Summary:
 TRAITS = {
     "keras-config": "it holds a graph of operations, not Keras layers, and layers cannot be read back from a graph.",
     "weights": "it holds no weights.",
+    "model-inside": "no model is stored inside it, only what its code would build.",
+    "arrays-inside": "no arrays are stored inside it.",
+}
+# What else inspection may find out: facts for which a format has a sentence in ``refuses`` or ``changes``.
+FACTS = {
+    "optimizer": "the state of the optimizer is in the file",
+    "compiled": "the settings of compile() are in the file",
+    "strings": "it works on text",
+    "tables": "it looks things up in tables",
+    "recurrent": "it has recurrent layers with a free batch size",
+    "preprocessing": "it prepares its own inputs",
+    "half": "it computes in float16 or bfloat16",
+}
+
+
+# What a format can keep of a model, in the words of the pages, and the trait without which a model does not have it.
+KEPT = {
+    "architecture": ("the layers", "keras-config"),
+    "weights": ("the weights", "weights"),
+    "training": ("training mode", "keras-config"),
+    "compile": ("the settings of compile()", "compiled"),
+    "optimizer": ("the state of the optimizer", "optimizer"),
+    "signatures": ("all signatures but one", "signatures"),
 }
 
 
@@ -176,6 +204,8 @@ class Hop:
     scratch: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    samples: Path | None = None  # people's own inputs, where they gave some
+    seed: int = 0  # of whatever is drawn while converting; it belongs to the source file
 
     def add(self, *findings: Finding) -> None:
         self.findings.extend(finding for finding in findings if finding not in self.findings)
@@ -201,6 +231,18 @@ class Converter:
 
 
 @dataclass(frozen=True)
+class Room:
+    """How large a model a format and its converter can take.
+
+    limit: bytes of weights that a file of the format can hold; None where it has no bound.
+    memory: bytes of memory that writing it takes for each byte of weights, measured.
+    """
+
+    limit: int | None = None
+    memory: float = 3.0
+
+
+@dataclass(frozen=True)
 class Format:
     """One format. ``slug`` is the module's name and is filled in by discovery.
 
@@ -209,7 +251,10 @@ class Format:
     inspect: reads the structure, runs nothing of the model.
     load: opens the model for running; None means that it cannot be run here.
     findings: what a person should know about this very file, read without opening it.
-    keeps: which of "architecture", "weights", "optimizer", "graph" the format can hold; pages say what a route drops.
+    keeps: which of ``KEPT`` the format can hold, and "graph"; pages say what a route drops.
+    refuses: facts about a model (``FACTS``) that keep it from becoming this format, each with a sentence that says why.
+    changes: facts about a model that become something else in this format, each with the sentence that says what.
+    tolerance_for: the tolerance under the given options, where it depends on them.
     exact: weights come back bit for bit.
     """
 
@@ -222,7 +267,11 @@ class Format:
     converts_from: Mapping[str, Converter] = field(default_factory=dict)
     converts_to: Mapping[str, Converter] = field(default_factory=dict)
     tolerance: Tolerance = Tolerance(rtol=1e-5, atol=1e-6)
+    tolerance_for: Callable[[Mapping[str, Any]], Tolerance] | None = None
     keeps: frozenset[str] = frozenset()
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, str] = field(default_factory=dict)
+    room: Room = Room()
     exact: bool = False
     options: tuple[Option, ...] = ()
     snippet: str = ""  # "{file}" is replaced by the download's name

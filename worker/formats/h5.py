@@ -65,7 +65,7 @@ FORMAT = Format(
     inspect=_sources.inspect("h5"),
     load=_sources.load("h5"),
     converts_from=_sources.converters(write, "h5"),
-    keeps=frozenset({"architecture", "weights", "optimizer"}),
+    keeps=frozenset({"architecture", "weights", "training"}),
     exact=True,
     snippet="""import keras
 

@@ -34,7 +34,7 @@ FORMAT = Format(
     inspect=_sources.inspect("json_npz"),
     load=_sources.load("json_npz"),
     converts_from=_sources.converters(write, "json_npz"),
-    keeps=frozenset({"architecture", "weights"}),
+    keeps=frozenset({"architecture", "weights", "training"}),
     exact=True,
     snippet="""import io
 import zipfile

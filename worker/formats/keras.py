@@ -24,7 +24,7 @@ FORMAT = Format(
     inspect=_sources.inspect("keras"),
     load=_sources.load("keras"),
     converts_from=_sources.converters(write, "keras"),
-    keeps=frozenset({"architecture", "weights", "optimizer"}),
+    keeps=frozenset({"architecture", "weights", "training"}),
     exact=True,
     snippet="""import keras
 

@@ -29,7 +29,7 @@ FORMAT = Format(
     inspect=_sources.inspect("weights_h5"),
     load=_sources.load("weights_h5"),
     converts_from=_sources.converters(write, "weights_h5"),
-    keeps=frozenset({"architecture", "weights"}),
+    keeps=frozenset({"architecture", "weights", "training"}),
     exact=True,
     snippet="""import tempfile
 import zipfile
