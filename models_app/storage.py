@@ -76,9 +76,22 @@ def too_large(size: int, limit: int, name: str) -> TooLarge:
 def _staged(name: str) -> Iterator[BinaryIO]:
     """A temporary file on the store's own disk that is gone afterwards, whatever happens."""
     prepare()
+    with _room(name), tempfile.NamedTemporaryFile(dir=settings.STAGING_ROOT) as file:
+        yield cast("BinaryIO", file)
+
+
+@contextmanager
+def staging(name: str) -> Iterator[Path]:
+    """A temporary folder on the store's own disk; StoreFull where there is no room for what is put into it."""
+    prepare()
+    with _room(name), tempfile.TemporaryDirectory(dir=settings.STAGING_ROOT) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _room(name: str) -> Iterator[None]:
     try:
-        with tempfile.NamedTemporaryFile(dir=settings.STAGING_ROOT) as file:
-            yield cast("BinaryIO", file)
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreFull(name=name) from None

@@ -7,28 +7,22 @@ be meant, and refused with the candidates' names where several could.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from worker import archive, formats
-from worker.errors import AmbiguousFormat, IncompleteModel, NotAModel, UnreadablePath
+from worker import archive, candidates, formats
+from worker.candidates import Candidate, Tree
+from worker.errors import IncompleteModel, NotAModel, UnreadablePath
+from worker.foreign import name_foreign
 from worker.formats._format import Sample
-from worker.intake import BOTH, is_architecture, take_sample, weights_in
+from worker.halves import is_npz
+from worker.intake import ARCHIVE_SUFFIXES, take_sample
 from worker.report import Finding, Severity, declare
 
 CODE = "custom_objects.py"
-GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
-GRAPH_FILES = (*GRAPHS, "keras_metadata.pb", "fingerprint.pb")
-GRAPH_FOLDERS = ("variables", "assets", "assets.extra")
-KERAS_FILES = ("config.json", "metadata.json", "model.weights.h5")
-MODEL_SUFFIXES = (
-    *(".keras", ".h5", ".hdf5", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".json", ".npz", ".npy"),
-    *(".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill"),
-)
-RECORDED = ("input", "output")  # what the arrays of recorded inputs and outputs are called, as no weights are
 MAX_FILES = 10_000
 MAX_NAMES = 8  # of files that were left out, in the sentence about them
+MAX_NESTED = 4  # archives inside the folder or archive that are opened
 LEFT_OUT = declare("left-out", Severity.NOTE, "Not a part of the model, and left out: {names}.")
 
 
@@ -45,6 +39,7 @@ class Bundle:
     code: Path | None = None
     packed: bool = False
     left_out: tuple[str, ...] = ()
+    code_name: str = ""  # the code's path in the folder
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -55,136 +50,141 @@ class Bundle:
         names = ", ".join(self.left_out[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
         return (LEFT_OUT(names=names),)
 
+    def without_code(self) -> Bundle:
+        """The same where nobody may run the code: it is left out then, like whatever else is no part of the model."""
+        return replace(self, code=None, left_out=(self.code_name, *self.left_out)) if self.code else self
 
-def gather(given: Path, scratch: Path) -> Bundle:
-    """The model that a path names; a folder's files are packed into an archive in ``scratch``."""
+
+def gather(given: Path, scratch: Path, name: str = "") -> Bundle:
+    """The model that a path names, which may be a file, a folder or an archive of either.
+
+    The files of a model are packed into an archive in ``scratch``. ``name`` is what messages call it.
+    """
+    name = name or given.resolve().name
     if given.is_dir():
-        return _gather_folder(given, scratch)
+        return _chosen(_listed(given, name), scratch, name)
     if not given.is_file():
         reason = "it is not a plain file" if given.exists() else "there is no such file or folder"
-        raise UnreadablePath(name=given.name or str(given), reason=reason)
+        raise UnreadablePath(name=name or str(given), reason=reason)
     if not os.access(given, os.R_OK):
-        raise UnreadablePath(name=given.name, reason="this user may not read it")
-    return Bundle(given, given.name)
+        raise UnreadablePath(name=name, reason="this user may not read it")
+    if archive.container_of(given) != "file":
+        return _of_archive(given, scratch, name)
+    _refuse_lonely_graph(given, name)
+    return Bundle(given, name)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """One model in the folder: its files under the names they get in an archive, or one file as it is."""
-
-    label: str
-    files: tuple[tuple[str, Path], ...]
-    whole: bool = False
-    pickle: bool = False
+def _refuse_lonely_graph(path: Path, name: str) -> None:
+    """An ONNX graph that keeps its weights in files beside it is half a model."""
+    if name.lower().endswith(".onnx") and (beside := candidates.external_files(path)):
+        found, missing = "an ONNX graph", ", ".join(beside[:3])
+        raise IncompleteModel(name=name, found=found, missing=missing, advice=candidates.TOGETHER)
 
 
-def _gather_folder(folder: Path, scratch: Path) -> Bundle:
-    files = _files(folder)
-    found = _choose(folder, list(_candidates(files)))
-    code = next((path for path in (folder / CODE, *folder.glob(f"*/{CODE}")) if path.is_file()), None)
+def _of_archive(path: Path, scratch: Path, name: str) -> Bundle:
+    """The archive itself where it is one model and nothing else, or else the model among the files inside."""
+    sample = take_sample(path, name)
+    if _is_one_thing(sample):
+        return Bundle(path, name)
+    folder = scratch / "opened"
+    archive.unpack(path, folder, name)
+    tree = _tree(folder)
+    opened = _opened(tree, scratch)
+    found = candidates.choose(candidates.find(opened), name)
+    if found is None or (tree == opened and _covers(found, tree) and len(formats.matches(sample)) == 1):
+        return Bundle(path, name)
+    return _packed(found, opened, scratch, name)
+
+
+def _is_one_thing(sample: Sample) -> bool:
+    """Can this be told without unpacking it? An array archive, a whole SavedModel or Keras folder, no model at all."""
+    if is_npz(sample):
+        return True
+    names = [PurePosixPath(member.name) for member in sample.members]
+    roots = [name.parent for name in names if name.name in (*candidates.GRAPHS, "config.json")]
+    parts = [name for name in names if candidates.looks_like_a_part(name)]
+    matched = [item.slug for item in formats.matches(sample)]
+    if matched in (["saved_model"], ["keras"]):
+        return all(any(candidates.belongs(name, root) for root in roots) for name in parts)
+    return not matched and (name_foreign(sample) is not None or not sample.members)
+
+
+def _covers(found: Candidate, tree: Tree) -> bool:
+    """Is nothing in the tree a model or a part of one, but what was chosen, and that in the folders it belongs to?"""
+    taken = {path: inside for inside, path in found.files}
+    others = [name for name, path in tree.items() if path not in taken and candidates.looks_like_a_part(name)]
+    moved = [name for name, path in tree.items() if "/" in taken.get(path, "") and not str(name).endswith(taken[path])]
+    return not (found.whole or others or moved)
+
+
+def _chosen(tree: Tree, scratch: Path, name: str) -> Bundle:
+    """The one model of a folder."""
+    opened = _opened(tree, scratch)
+    found = candidates.choose(candidates.find(opened), name) or _only_file(opened)
+    if found is None:
+        advice = "Give a model file, or the folder of one."
+        raise NotAModel(name=name, found="a folder without a model in it", advice=advice)
+    return _packed(found, opened, scratch, name)
+
+
+def _only_file(tree: Tree) -> Candidate | None:
+    """The one file that could be a model by its name, so that recognising says what it is instead."""
+    parts = [name for name in tree if candidates.looks_like_a_part(name)] or list(tree)
+    return Candidate(parts[0].name, ((parts[0].name, tree[parts[0]]),), whole=True) if len(parts) == 1 else None
+
+
+def _packed(found: Candidate, tree: Tree, scratch: Path, name: str) -> Bundle:
+    code_name = next((name for name in tree if name.name == CODE and len(name.parts) <= 2), PurePosixPath())
+    code = tree.get(code_name)
     taken = {path for _, path in found.files} | {code}
-    left_out = tuple(path.relative_to(folder).as_posix() for path in files if path not in taken)
+    left_out = tuple(str(place) for place, path in tree.items() if path not in taken)
     if found.whole:
-        path = found.files[0][1]
-        return Bundle(path, path.name, code, left_out=left_out)
+        (inside, path), *_ = found.files
+        return Bundle(path, inside, code, left_out=left_out, code_name=str(code_name))
     target = scratch / "bundle.zip"
     archive.pack_files(found.files, target)
-    return Bundle(target, folder.resolve().name, code, packed=True, left_out=left_out)
+    return Bundle(target, name, code, packed=True, left_out=left_out, code_name=str(code_name))
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files of the folder that nobody's desktop put there; also links to files, of which whole caches consist."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    kept = [path for path in found if not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)]
-    if not kept:
-        raise NotAModel(
-            name=folder.resolve().name, found="an empty folder", advice="Give the folder that holds the model."
-        )
-    if len(kept) > MAX_FILES:
-        found_text = f"a folder with {len(kept):,} files"
-        raise NotAModel(
-            name=folder.resolve().name, found=found_text, advice="Give the folder that holds just the model."
-        )
-    return kept
+# The files ------------------------------------------------------------------------------------------------------
 
 
-def _choose(folder: Path, candidates: list[_Candidate]) -> _Candidate:
-    """The only candidate; a pickle counts only where nothing else is there."""
-    name = folder.resolve().name
-    meant = [item for item in candidates if not item.pickle] or candidates
-    if len(meant) > 1:
-        raise AmbiguousFormat(name=name, found=", ".join(item.label for item in meant[:4]))
-    if not meant:
-        raise NotAModel(
-            name=name, found="a folder without a model in it", advice="Give a model file, or the folder of one."
-        )
-    return meant[0]
+def _listed(folder: Path, name: str) -> Tree:
+    """The files of a folder, if there are any, and not too many."""
+    tree = _tree(folder)
+    if not tree:
+        raise NotAModel(name=name, found="an empty folder", advice="Give the folder that holds the model.")
+    if len(tree) > MAX_FILES:
+        found = f"a folder with {len(tree):,} files"
+        raise NotAModel(name=name, found=found, advice="Give the folder that holds just the model.")
+    return tree
 
 
-def _candidates(files: Sequence[Path]) -> Iterable[_Candidate]:
-    """Folders that are one model, then what the other files are, each by itself or in a pair."""
-    roots = [path.parent for path in files if path.name in GRAPHS]
-    roots += [
-        path.parent for path in files if path.name == "config.json" and (path.parent / "model.weights.h5") in files
-    ]
-    for root in dict.fromkeys(roots):
-        yield _folder_candidate(root, files)
-    rest = [path for path in files if not any(_belongs(path, root) for root in roots)]
-    if len(rest) == 1 and not roots:
-        yield _Candidate(rest[0].name, ((rest[0].name, rest[0]),), whole=True)
-    else:
-        loose = [path for path in rest if path.name.lower().endswith(MODEL_SUFFIXES)]
-        yield from _loose_candidates(loose, alone=not roots)
+def _tree(folder: Path) -> Tree:
+    """The files that nobody's desktop put there; also links to files, of which whole caches consist."""
+    found = {PurePosixPath(path.relative_to(folder).as_posix()): path for path in sorted(folder.rglob("*"))}
+    return {name: path for name, path in found.items() if path.is_file() and not _is_hidden(name)}
 
 
-def _belongs(path: Path, root: Path) -> bool:
-    """Is this file a part of the SavedModel or the unpacked Keras folder at ``root``?"""
-    if not path.is_relative_to(root):
+def _is_hidden(name: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__")) for part in name.parts)
+
+
+def _opened(tree: Tree, scratch: Path) -> Tree:
+    """The tree with the files of the archives in it that are no model by themselves, such as a zipped checkpoint."""
+    nested = [name for name, path in tree.items() if _is_plain_archive(name, path)]
+    if not nested or len(nested) > MAX_NESTED:
+        return tree
+    opened = dict(tree)
+    for number, name in enumerate(nested):
+        folder = scratch / f"nested-{number}"
+        archive.unpack(opened.pop(name), folder, name.name)
+        opened |= {name / inside: path for inside, path in _tree(folder).items()}
+    return opened
+
+
+def _is_plain_archive(name: PurePosixPath, path: Path) -> bool:
+    if not name.name.lower().endswith(ARCHIVE_SUFFIXES) or archive.container_of(path) == "file":
         return False
-    parts = path.relative_to(root).parts
-    return parts[0] in (*GRAPH_FOLDERS, *GRAPH_FILES, *KERAS_FILES)
-
-
-def _folder_candidate(root: Path, files: Sequence[Path]) -> _Candidate:
-    parts = tuple((path.relative_to(root).as_posix(), path) for path in files if _belongs(path, root))
-    return _Candidate(next(path.name for _, path in parts if path.name in (*GRAPHS, "config.json")), parts)
-
-
-def _loose_candidates(files: Sequence[Path], alone: bool) -> Iterable[_Candidate]:
-    samples = {path: take_sample(path, path.name) for path in files}
-    matched = {path: formats.matches(sample) for path, sample in samples.items()}
-    for path, found in matched.items():
-        if found:
-            yield _Candidate(path.name, ((path.name, path),), whole=True, pickle=found[0].slug == "pickle")
-    loose = {path: sample for path, sample in samples.items() if not matched[path]}
-    yield from _pairs(loose, alone and not any(matched.values()))
-
-
-def _pairs(samples: dict[Path, Sample], alone: bool) -> Iterable[_Candidate]:
-    """An architecture and its weights. Half of one is worth an error only where it is ``alone``."""
-    architectures = [path for path, sample in samples.items() if sample.container == "file" and is_architecture(sample)]
-    weights = [path for path, sample in samples.items() if weights_in(sample) and not _is_recording(sample)]
-    if len(architectures) == 1 and len(weights) == 1:
-        inside = "weights.npz" if weights[0].suffix == ".npz" else "model.weights.h5"
-        parts = (("architecture.json", architectures[0]), (inside, weights[0]))
-        yield _Candidate(f"{architectures[0].name} with {weights[0].name}", parts)
-    elif architectures and weights:
-        names = [path.name for path in (*architectures, *weights)]
-        raise AmbiguousFormat(name=architectures[0].parent.name, found=", ".join(names[:4]))
-    elif alone and len(samples) == 1:
-        yield from (_Candidate(path.name, ((path.name, path),), whole=True) for path in samples)
-    elif alone and architectures:
-        raise _half(architectures[0], "an architecture in JSON", "the file with its weights")
-    elif alone and weights:
-        raise _half(weights[0], "weights", "the architecture (.json)")
-
-
-def _half(path: Path, found: str, missing: str) -> IncompleteModel:
-    return IncompleteModel(
-        name=path.parent.resolve().name, found=f"{found} ({path.name})", missing=missing, advice=BOTH
-    )
-
-
-def _is_recording(sample: Sample) -> bool:
-    """Are these recorded inputs and outputs, and no weights?"""
-    return any(member.name.startswith(RECORDED) for member in sample.members)
+    sample = take_sample(path, name.name)
+    return not is_npz(sample) and not formats.matches(sample) and name_foreign(sample) is None

@@ -145,6 +145,12 @@ class ModelError(LarderError):
     code = "model-unreadable"
 
 
+class NotRunnable(ModelError):
+    """This model cannot be run here: {problem}."""
+
+    code = "not-runnable"
+
+
 class WeightsMismatch(ModelError):
     """The weights do not fit the architecture: {problem}. Upload the architecture and the weights of one model."""
 

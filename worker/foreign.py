@@ -12,6 +12,11 @@ from pathlib import PurePosixPath
 
 from worker.formats._format import Sample
 
+GRAPH = (
+    "Choose it together with the files of its checkpoint (.index and .data), or save the model as a SavedModel, which "
+    "keeps graph and variables together."
+)
+BUNDLE = "Load it with the TensorFlow that wrote it, save it as a SavedModel, and upload that folder as a ZIP archive."
 OTHER_MODEL = "Upload the Keras or TensorFlow model that it was made from."
 NO_MODEL = 'Choose the file that your training wrote, for example with model.save("model.keras").'
 UNPACK = "Unpack it first and upload what is inside; ZIP and tar.gz archives of a SavedModel are taken as they are."
@@ -19,9 +24,6 @@ PAGE = "The download was probably answered by a sign-in or error page. Download 
 
 LFS = re.compile(
     rb"^version https://git-lfs\.github\.com/spec/\S+\s[^\0]*?oid sha256:([0-9a-f]{64})\s[^\0]*?size (\d+)", re.DOTALL
-)
-ONNX = re.compile(
-    rb"^\x08[\x01-\x20](\x12.{1,40}?[\x1a\x3a\x22\x2a]|\x3a|.{0,200}(onnx|pytorch|skl2onnx|keras))", re.DOTALL
 )
 GRAPH_DEF = re.compile(
     rb"^\x0a.{1,5}?\x0a.[\w./-]+\x12.(Placeholder|Const|NoOp|VariableV2|VarHandleOp|Variable)", re.DOTALL
@@ -83,8 +85,9 @@ def _holds(*names: str) -> Callable[[Sample], bool]:
     return lambda sample: set(names) <= {PurePosixPath(member.name).name for member in sample.members}
 
 
-def _says(*words: str) -> Callable[[Sample], bool]:
-    return lambda sample: any(word in text for text in sample.texts.values() for word in words)
+def _has_key(key: str) -> Callable[[Sample], bool]:
+    """The file is JSON in which this key occurs."""
+    return lambda sample: sample.container == "file" and any(key in keys for keys in sample.json_keys.values())
 
 
 def _text(sample: Sample) -> str:
@@ -97,21 +100,12 @@ def _text(sample: Sample) -> str:
     return text if all(char.isprintable() or char in "\t\r\n\f" for char in text) else ""
 
 
-def _safetensors(sample: Sample) -> bool:
-    length = int.from_bytes(sample.head[:8], "little")
-    return sample.container == "file" and sample.head[8:10] in (b'{"', b"{ ") and 2 <= length <= sample.size
-
-
 MODELS = (
     _Row("a GGUF model", OTHER_MODEL, _starts(b"GGUF")),
-    _Row("safetensors weights without an architecture", OTHER_MODEL, _safetensors),
-    _Row("a PyTorch file", "Larder keeps models of TensorFlow and Keras.", _holds("data.pkl")),
-    _Row("a Core ML model", OTHER_MODEL, _says("com.apple.CoreML")),
-    _Row("a TensorFlow.js model", OTHER_MODEL, _says('"modelTopology"', '"weightsManifest"')),
-    _Row("an OpenVINO model", OTHER_MODEL, _looks(re.compile(rb"^\s*(<\?xml[^>]*>\s*)?<net\s"))),
-    _Row("an ONNX model", OTHER_MODEL, _looks(ONNX)),
-    _Row("a frozen TensorFlow graph", OTHER_MODEL, _looks(GRAPH_DEF)),
-    _Row("a TensorFlow graph in text form", OTHER_MODEL, _looks(re.compile(rb"^\s*node \{"))),
+    _Row("a PyTorch file", "Larder keeps models of TensorFlow and Keras.", _holds("data.pkl", "version")),
+    _Row("a session bundle, which TensorFlow wrote before SavedModel", BUNDLE, _holds("export.meta", "checkpoint")),
+    _Row("a TensorFlow graph without its variables", GRAPH, _looks(GRAPH_DEF)),
+    _Row("a TensorFlow graph without its variables", GRAPH, _looks(re.compile(rb"^\s*node \{"))),
     _Row("an HDF5 file without a Keras model in it", NO_MODEL, _starts(b"\x89HDF\r\n\x1a\n")),
 )
 OTHERS = (
@@ -133,7 +127,7 @@ OTHERS = (
         UNPACK,
         _starts(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"),
     ),
-    _Row("a Jupyter notebook", NO_MODEL, _says('"nbformat"')),
+    _Row("a Jupyter notebook", NO_MODEL, _has_key("nbformat")),
     _Row(
         "JSON without a Keras architecture", NO_MODEL, lambda sample: sample.container == "file" and bool(sample.texts)
     ),

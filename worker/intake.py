@@ -23,7 +23,8 @@ from worker.errors import (
     UnknownFormat,
 )
 from worker.foreign import lfs_pointer, name_foreign
-from worker.formats._format import HDF5_MARKERS, Format, Member, Sample
+from worker.formats._format import HDF5_MARKERS, JSON_MARKERS, Format, Member, Sample
+from worker.halves import SHARD, missing_half
 from worker.report import Finding, Severity, declare
 
 MIB = 1024 * 1024
@@ -36,9 +37,10 @@ POINTER_SIZE = 1024  # a Git-LFS pointer is never larger
 # Graphs with variables of TensorFlow 2, of TensorFlow 1, and the object graph that a TensorFlow 2 SavedModel restores
 VARIABLE_MARKERS = (b"VarHandleOp", b"VariableV2", b"_CHECKPOINTABLE_OBJECT_GRAPH")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-TELLING = re.compile(r"(\.json|\.npz|\.h5|saved_model\.pb(txt)?|keras_metadata\.pb|variables\.index)$")
-ARCHITECTURE = re.compile(r'"class_name"\s*:\s*"')
-SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
+TELLING = re.compile(
+    r"(\.json|\.ya?ml|\.npz|\.npy|\.h5|\.safetensors|\.index|\.meta|\.onnx|\.xml|saved_model\.pb(txt)?|keras_metadata\.pb)$"
+)
+YAML_KEYS = (re.compile(rb"^class_name:\s*\S", re.MULTILINE), re.compile(rb"^config:", re.MULTILINE))
 
 suffix_misleads = declare(
     "suffix-misleads",
@@ -64,6 +66,7 @@ class _Gathered:
 
     name: str
     texts: dict[str, str] = field(default_factory=dict)
+    json_keys: dict[str, frozenset[str]] = field(default_factory=dict)
     hdf5: dict[str, frozenset[str]] = field(default_factory=dict)
     with_variables: set[str] = field(default_factory=set)
     room_for_text: int = TEXTS
@@ -75,7 +78,9 @@ class _Gathered:
             self._note_text(self.name, head, size)
             if head.startswith(HDF5_MAGIC):
                 self.hdf5[""] = _markers(_windows(file, size), HDF5_MARKERS)
-        return Sample(self.name, size, head, texts=self.texts, hdf5=self.hdf5)
+            elif _is_json(head):
+                self._note_keys(self.name, _windows(file, size))
+        return Sample(self.name, size, head, texts=self.texts, json_keys=self.json_keys, hdf5=self.hdf5)
 
     def sample_archive(self, path: Path) -> Sample:
         with path.open("rb") as file:
@@ -92,6 +97,7 @@ class _Gathered:
             container=container_of(path),
             members=tuple(members),
             texts=self.texts,
+            json_keys=self.json_keys,
             hdf5=self.hdf5,
             with_variables=frozenset(self.with_variables),
         )
@@ -103,17 +109,36 @@ class _Gathered:
             self._note_text(member.name, head, member.size)
             if head.startswith(HDF5_MAGIC):
                 self.hdf5[member.name] = _markers(_blocks(file, SCAN_HEAD, head), HDF5_MARKERS)
+            elif _is_json(head):
+                self._note_keys(member.name, _blocks(file, SCAN_HEAD, head))
             elif _base(member) in ("saved_model.pb", "saved_model.pbtxt") and _markers(
                 _blocks(file, SCAN_HEAD, head), VARIABLE_MARKERS
             ):
                 self.with_variables.add(member.name)
 
     def _note_text(self, name: str, head: bytes, size: int) -> None:
-        looks_like_json = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-        telling = looks_like_json or (size <= POINTER_SIZE and lfs_pointer(head))
+        telling = _is_json(head) or _is_yaml_architecture(head) or (size <= POINTER_SIZE and lfs_pointer(head))
         if telling and self.room_for_text >= len(head):
             self.room_for_text -= len(head)
-            self.texts[name] = head.decode("utf-8", "replace").lstrip("\ufeff")
+            self.texts[name] = _unwrapped(head.decode("utf-8", "replace").lstrip("\ufeff"))
+
+    def _note_keys(self, name: str, blocks: Iterator[bytes]) -> None:
+        if name in self.texts:
+            self.json_keys[name] = frozenset(key.strip('"') for key in _markers(blocks, JSON_MARKERS))
+
+
+def _is_json(head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b'"{'))
+
+
+def _unwrapped(text: str) -> str:
+    """What ``json.dump(model.to_json())`` wrote is a JSON text inside a JSON text; here, as if it stood alone."""
+    return text.lstrip()[1:].replace('\\"', '"') if text.lstrip().startswith('"{') else text
+
+
+def _is_yaml_architecture(head: bytes) -> bool:
+    """What ``model.to_yaml()`` of Keras 1 and 2 wrote: a mapping with these two keys at its outermost level."""
+    return all(key.search(head) for key in YAML_KEYS)
 
 
 def _windows(file: IO[bytes], size: int) -> Iterator[bytes]:
@@ -191,7 +216,7 @@ def _refuse_pointers(sample: Sample) -> None:
 
 def _refusal(sample: Sample) -> LarderError:
     """Why a sample that no format accepts is refused, as exactly as the bytes allow."""
-    if incomplete := _incomplete(sample):
+    if incomplete := missing_half(sample):
         found, missing, advice = incomplete
         return IncompleteModel(name=sample.name, found=found, missing=missing, advice=advice)
     if foreign := name_foreign(sample):
@@ -230,51 +255,7 @@ def _base(member: Member) -> str:
     return PurePosixPath(member.name).name
 
 
-# What is missing ------------------------------------------------------------------------------------------------
-
-BOTH = "Choose the architecture (.json) and the weights together, or put both into one ZIP archive."
-Missing = tuple[str, str, str]  # what was found, what is missing, what to do
-
-
-def _incomplete(sample: Sample) -> Missing | None:
-    """The half that is there and the half that is not, where a sample holds half a model."""
-    weights = weights_in(sample)
-    if is_architecture(sample) and not weights:
-        return "an architecture in JSON", "the file with its weights", BOTH
-    if weights and not is_architecture(sample):
-        advice = f"{BOTH} A model that was saved whole with model.save needs no second file."
-        return weights, "the architecture", advice
-    return _incomplete_graph(sample)
-
-
-def is_architecture(sample: Sample) -> bool:
-    """Is some text of the sample a Keras architecture?"""
-    return any(ARCHITECTURE.search(text) and '"config"' in text for text in sample.texts.values())
-
-
-def weights_in(sample: Sample) -> str:
-    """What kind of weights the sample holds, in words; empty where it holds none."""
-    names = [member.name for member in sample.members]
-    if sample.head.startswith(b"\x93NUMPY"):
-        return "one NumPy array"
-    if names and all(name.endswith(".npy") for name in names):
-        return f"{len(names)} NumPy arrays"
-    if any(markers and "model_config" not in markers for markers in sample.hdf5.values()):
-        return "weights in HDF5"
-    return "weights in a NumPy archive" if any(name.endswith(".npz") for name in names) else ""
-
-
-def _incomplete_graph(sample: Sample) -> Missing | None:
-    names = [member.name for member in sample.members]
-    folder = "Upload the whole folder that holds saved_model.pb and variables/, packed as a ZIP or tar.gz archive."
-    if sample.head.startswith(b"\x08\x01\x12") and PurePosixPath(sample.name).suffix in (".pb", ""):
-        return "the graph of a SavedModel", "the folder around it (variables/, assets/)", folder
-    if any(name.endswith("variables/variables.index") for name in names):
-        return "the variables of a SavedModel", "saved_model.pb", folder
-    if any(name.endswith(".index") for name in names) and any(SHARD.search(name) for name in names):
-        advice = 'Load the checkpoint into its model and save that with model.save("model.keras").'
-        return "a TensorFlow checkpoint, which holds only weights", "the model that they belong to", advice
-    return None
+# Whole SavedModels ----------------------------------------------------------------------------------------------
 
 
 def _check_saved_model(sample: Sample) -> None:

@@ -168,5 +168,5 @@ def _lacking(known: Mapping[str, Format], route: Route, traits: Traits) -> str:
     if refused:
         return refused[0]
     edges = [_edge(known, *step) for step in pairwise(route)]
-    absent = sorted({trait for edge in edges if edge for trait in edge.requires} - traits)
-    return TRAITS.get(absent[0], NO_CONVERTER) if absent else NO_CONVERTER
+    absent = {trait for edge in edges if edge for trait in edge.requires} - traits
+    return next((said for trait, said in reversed(TRAITS.items()) if trait in absent), NO_CONVERTER)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from worker import custom_code, formats, routes, verify
-from worker.errors import BadSamples, CorruptFile, LarderError, ModelError
+from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
 from worker.formats._format import Format, Hop, Loaded, TensorSpec
 from worker.report import Finding
 from worker.samples import read_samples
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Json = dict[str, Any]
+Digest = tuple[str, list[int], str]
 LIBRARIES = (
     *("tensorflow", "keras", "tf-keras", "numpy", "h5py", "ai-edge-litert", "safetensors"),
     *("tf2onnx", "onnx", "onnxruntime", "openvino", "coremltools"),
@@ -58,8 +61,9 @@ def convert(arguments: Json, progress: Progress) -> Json:
     """``{source, source_format, target, target_format, options, seed, samples?, probe?, custom_code?}`` → findings,
     versions, probe.
 
-    ``probe`` ``{seed, inputs, outputs, samples?}`` asks to run the source as well, and to write what it was given and
-    what it answered; the answer's ``probe`` describes the source, or holds the ``error`` for which it could not run.
+    ``probe`` ``{seed, inputs, outputs, samples?, described?}`` asks to run the source as well, and to write what it was
+    given and what it answered, unless it is large and ``described`` says that its description will do; the answer's
+    ``probe`` describes the source, or holds the ``error`` for which it could not run.
     """
     path, target = Path(arguments["source"]), Path(arguments["target"])
     source, goal = formats.get(arguments["source_format"]), formats.get(arguments["target_format"])
@@ -81,7 +85,8 @@ def run(arguments: Json, progress: Progress) -> Json:
     item = formats.get(arguments["format"])
     loaded = _load(Path(arguments["path"]), item, arguments, progress)
     if loaded is None:
-        raise ModelError(problem=f"{item.label} cannot be run here")
+        item.inspect(Path(arguments["path"]), _scratch())  # that it can at least be read back
+        raise NotRunnable(problem=f"{item.label} runs on other machines than this one")
     names = verify.pair([TensorSpec.from_json(spec) for spec in arguments["specs"]], loaded.inputs)
     if names is not None and arguments["inputs"]:
         progress("running the result")
@@ -147,6 +152,8 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress) -> J
         loaded = _load(path, source, arguments, progress)
         if loaded is None:
             raise ModelError(problem=f"{source.label} cannot be run here")
+        if loaded.architecture and wanted.get("described"):
+            return {**_describe(loaded), "findings": _plain_findings(loaded.findings), "error": None}
         progress("running the source")
         draws, answers = _try_out(loaded, wanted)
         described = _describe(loaded)
@@ -183,19 +190,32 @@ def _answer(loaded: Loaded, draw: Arrays) -> Arrays:
 def _describe(loaded: Loaded) -> Json:
     """The interface, and a digest of every weight."""
     with translated("Reading the weights", otherwise=ModelError):
-        weights = [_digest(array) for _, array in loaded.weights()]
+        weights = list(_digests(loaded))
     return {
         "inputs": [asdict(spec) for spec in loaded.inputs],
         "outputs": [asdict(spec) for spec in loaded.outputs],
         "weights": weights,
+        "architecture": loaded.architecture,
     }
 
 
-def _digest(array: Array) -> tuple[str, list[int], str]:
+def _digests(loaded: Loaded) -> Iterator[Digest]:
+    """Two at a time, for hashing is what takes the time; never more arrays than that, for they may be large."""
+    waiting: deque[Future[Digest]] = deque()
+    with ThreadPoolExecutor(2) as pool:
+        for _, array in loaded.weights():
+            waiting.append(pool.submit(_digest, array))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
+
+
+def _digest(array: Array) -> Digest:
     import numpy as np
 
     plain = np.ascontiguousarray(_plain(array))
-    return str(array.dtype), list(array.shape), hashlib.sha256(plain.tobytes()).hexdigest()
+    content = plain.data if plain.dtype.kind in "iufcb" else plain.tobytes()  # those are hashed where they lie
+    return str(array.dtype), list(array.shape), hashlib.sha256(content).hexdigest()
 
 
 def _plain(array: Any) -> Array:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,7 +28,7 @@ from django.utils import timezone
 from models_app import storage
 from models_app.models import SYSTEM, Artifact, Conversion, ModelVersion, Tag, Upload, WorkerNode, record
 from models_app.models.leases import lease_end
-from worker import formats
+from worker import formats, options
 from worker.celery import app
 from worker.errors import Canceled, LarderError, SandboxError, SandboxMissing, VerificationError, WorkerLost
 from worker.heartbeat import Heartbeat
@@ -265,7 +265,7 @@ def _keep(hold: Hold, conversion: Conversion, result: Result) -> None:
 def _offer(hold: Hold, conversion: Conversion, stored: storage.Stored, report: Report) -> None:
     artifact = conversion.version.artifacts.create(
         format=conversion.target,
-        name=download_name(conversion.version, conversion.target),
+        name=download_name(conversion.version, conversion.target, conversion.options),
         sha256=stored.sha256,
         size=stored.size,
         origin=Artifact.Origin.CONVERTED,
@@ -291,11 +291,11 @@ def _final(state: Conversion.State, report: Report | None) -> dict[str, Any]:
     return {"state": state, "finished_at": timezone.now(), "stage": "", "report_data": data}
 
 
-def download_name(version: ModelVersion, slug: str) -> str:
-    """``mnist-v2.keras``; archives carry the format too, or all of them would be called ``mnist-v2.zip``."""
+def download_name(version: ModelVersion, slug: str, chosen: Mapping[str, Any]) -> str:
+    """``mnist-v2-int8.tflite``: archives carry the format too, or all of them would be called ``mnist-v2.zip``."""
     suffix = formats.get(slug).suffixes[0]
-    shared = suffix in (".zip", ".tar.gz")
-    return f"{version.model.slug}-v{version.number}{'-' + slug.replace('_', '-') if shared else ''}{suffix}"
+    shared = f"-{slug.replace('_', '-')}" if suffix in (".zip", ".tar.gz") else ""
+    return f"{version.model.slug}-v{version.number}{shared}{options.in_a_name(slug, chosen)}{suffix}"
 
 
 def _limits() -> Limits:

@@ -10,84 +10,28 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from worker.errors import BadSamples, LarderError, NoResult
+from worker.errors import LarderError, NoResult, NotRunnable
+from worker.formats._draws import DRAWS, GUESSES, Guess, make_inputs
 from worker.formats._format import TensorSpec, Tolerance
 from worker.report import Check, Verdict
+
+__all__ = ["DRAWS", "GUESSES", "Guess", "make_inputs"]  # what this module hands on
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Digest = tuple[str, tuple[int, ...], str]  # dtype, shape, sha256 of the bytes
+Shape = tuple[int | None, ...] | None
 Judgement = tuple[Verdict, str, tuple[Check, ...]]
 
 
 # Inputs ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Guess:
-    """What a signature leaves open: the size of a free dimension, how large an integer may be, and whether numbers are
-    whole although they are declared as floats, as the indices of an embedding are in Keras 1 and 2."""
-
-    size: int
-    high: int
-    whole: bool = False
-
-
-# Tried in this order until the source accepts one: an image needs room for its convolutions, a sequence has a longest
-# length, an index beyond its table is refused.
-GUESSES = (Guess(32, 10), Guess(8, 10), Guess(8, 2), Guess(1, 2), Guess(8, 2, whole=True), Guess(64, 2), Guess(224, 2))
-DRAWS = (("normal", 1), ("normal", 3), ("uniform", 3), ("zeros", 3))  # (kind, batch)
-WORDS = ("the", "cat", "ate", "a red apple", "", "unseen-word", "42", "Üñïçødé", "the cat ate the red apple")
-
-
-def make_inputs(specs: Sequence[TensorSpec], seed: int, guess: Guess = GUESSES[0]) -> list[Arrays]:
-    """One dict of arrays by input name for each of ``DRAWS``; the same seed gives the same arrays."""
-    return [_draw(specs, np.random.default_rng([seed, number]), *DRAWS[number], guess) for number in range(len(DRAWS))]
-
-
-def _draw(specs: Sequence[TensorSpec], rng: np.random.Generator, kind: str, batch: int, guess: Guess) -> Arrays:
-    return {spec.name: _array(spec, rng, kind, _shape(spec, batch, guess), guess) for spec in specs}
-
-
-def _shape(spec: TensorSpec, batch: int, guess: Guess) -> tuple[int, ...]:
-    if spec.shape is None:
-        return (batch, guess.size) if guess.size > 1 else (batch,)
-    sizes = (batch, *[guess.size] * len(spec.shape))
-    return tuple(size if free is None else free for free, size in zip(spec.shape, sizes, strict=False))
-
-
-def _array(spec: TensorSpec, rng: np.random.Generator, kind: str, shape: tuple[int, ...], guess: Guess) -> Array:
-    if spec.dtype == "string":
-        words = np.array([word.encode() for word in WORDS])
-        return np.zeros(shape, words.dtype) if kind == "zeros" else rng.choice(words, shape)
-    dtype = _dtype(spec)
-    if kind == "zeros":
-        return np.zeros(shape, dtype)
-    if dtype.kind in "iu" or spec.limit or guess.whole:
-        high = spec.limit or (256 if dtype == np.uint8 else guess.high)
-        most = np.iinfo(dtype).max if dtype.kind in "iu" else high
-        return rng.integers(0, min(high, most), shape).astype(dtype)
-    if dtype.kind == "b":
-        return rng.random(shape) < 0.5
-    values = rng.random(shape) if kind == "uniform" else rng.standard_normal(shape)
-    return np.asarray(values).astype(dtype)
-
-
-def _dtype(spec: TensorSpec) -> np.dtype[Any]:
-    try:
-        dtype = np.dtype("float32" if spec.dtype == "bfloat16" else spec.dtype)
-    except TypeError:
-        dtype = np.dtype("V")
-    if dtype.kind not in "iufcb":
-        raise BadSamples(name="Larder's own draw", problem=f"it cannot make values of dtype {spec.dtype} ({spec.name})")
-    return dtype
 
 
 def save_draws(path: Path, draws: Sequence[Mapping[str, Array]]) -> None:
@@ -138,7 +82,7 @@ def pair(source: Sequence[TensorSpec], result: Sequence[TensorSpec]) -> dict[str
     return None
 
 
-def _same_shape(source: tuple[int | None, ...] | None, result: tuple[int | None, ...] | None) -> bool:
+def _same_shape(source: Shape, result: Shape) -> bool:
     """Does the result accept every shape that the source does?"""
     if source is None or result is None:
         return True
@@ -150,42 +94,64 @@ def _same_shape(source: tuple[int | None, ...] | None, result: tuple[int | None,
 
 @dataclass(frozen=True)
 class Seen:
-    """What one model showed in its job: its interface, its weights, and its answers, one dict for each draw."""
+    """What one model showed in its job: its interface, its weights, and its answers, one dict for each draw.
+
+    ``architecture``: a digest of its layers and their connections, where it is too large to be run for a proof.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     weights: tuple[Digest, ...]
     values: list[Arrays]
+    architecture: str = ""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """How a pair is judged: how far values may lie apart, and whether weights must come back bit for bit."""
+    """How a pair is judged: how far values may lie apart, whether weights must come back bit for bit, whether the
+    result is weights alone, with nothing to run, which dtypes its format holds as another, and whether it takes one row
+    at a time, as was said when it was made."""
 
     tolerance: Tolerance
     exact_weights: bool
+    weights_alone: bool = False
+    narrows: Mapping[str, str] = field(default_factory=dict)
+    one_row: bool = False
 
 
 def judge(source: Seen, result: Seen, terms: Terms) -> Judgement:
     """The verdict on a result that was loaded and run, with its reason and the checks it rests on."""
     # Sensitivity (would these inputs have shown a fault?) and the model's own rounding floor, which is to replace the
     # fixed tolerance, are further checks in this list: each one a function of the same two arguments.
-    checks = (
-        Check("load", True, "The result opens, and runs, in a fresh job."),
-        *_interface_checks(source, result),
-        _weights_check(source, result, terms),
-        _values_check(source, result, terms),
-    )
+    weights = _weights_check(source, result, terms)
+    proof = _proof(source, result, terms, weights)
+    ran = any(check.name == "values" for check in proof)
+    load = Check("load", True, f"The result opens{', and runs,' if ran else ''} in a fresh job.")
+    interface = () if terms.weights_alone else _interface_checks(source, result, terms)
+    checks = (load, *interface, weights, *(check for check in proof if check is not weights))
     failed = [check for check in checks if check.passed is False]
     if failed:
         return Verdict.DIFFERS, " ".join(check.sentence for check in failed), checks
-    if checks[-1].passed is None:
-        return Verdict.NOT_PROVABLE, checks[-1].sentence, checks
+    if unknown := [check for check in proof if check.passed is None]:
+        return Verdict.NOT_PROVABLE, unknown[0].sentence, checks
     return Verdict.VERIFIED, _summary(checks), checks
 
 
-def not_opened(error: LarderError) -> Judgement:
-    """The verdict on a result that does not open or does not run."""
+def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Check, ...]:
+    """What the verdict rests on: the values, or else all that values are computed from."""
+    if terms.weights_alone:
+        return (weights,)
+    if source.architecture and not source.values:
+        return weights, _architecture_check(source, result)
+    return (_values_check(source, result, terms),)
+
+
+def not_shown(error: LarderError) -> Judgement:
+    """The verdict on a result that showed nothing: it does not open, or nothing here can run it."""
+    if error.code == NotRunnable.code:
+        sentence = f"Converted, not run here: {error.details.get('problem', '')}."
+        check = Check("values", None, sentence, {"code": error.code})
+        return Verdict.NOT_PROVABLE, sentence, (check,)
     check = Check("load", False, f"The result does not open or run: {error.message}", {"code": error.code})
     return Verdict.DIFFERS, check.sentence, (check,)
 
@@ -198,21 +164,37 @@ def not_run(error: LarderError) -> Judgement:
 
 def _summary(checks: Sequence[Check]) -> str:
     compared = [check.sentence for check in checks if check.name in ("weights", "values") and check.passed]
+    told = {check.name: check.sentence for check in checks}
+    if "values" not in told:
+        return " ".join(filter(None, [told.get("architecture"), *compared]))
     return " ".join(["The result has the same interface and computes the same.", *compared])
 
 
-def _interface_checks(source: Seen, result: Seen) -> Iterator[Check]:
+def _interface_checks(source: Seen, result: Seen, terms: Terms) -> Iterator[Check]:
     inputs, outputs = pair(source.inputs, result.inputs), pair(source.outputs, result.outputs)
     yield _names_check(source, result, inputs, outputs)
     if inputs is None or outputs is None:
         return
     pairs = [*_specs(source.inputs, result.inputs, inputs), *_specs(source.outputs, result.outputs, outputs)]
-    shapes = [
-        f"{a.name} was {_show(a.shape)} and is {_show(b.shape)}" for a, b in pairs if not _same_shape(a.shape, b.shape)
-    ]
-    dtypes = [f"{a.name} was {a.dtype} and is {b.dtype}" for a, b in pairs if a.dtype != b.dtype]
-    yield _agreement("shapes", shapes)
+    rows = _any_rows if terms.one_row else _as_it_is
+    unlike = [(a, b) for a, b in pairs if not _same_shape(a.shape, rows(b.shape))]
+    shapes = [f"{a.name} was {_show(a.shape)} and is {_show(b.shape)}" for a, b in unlike]
+    changed = [(a, b) for a, b in pairs if b.dtype not in (a.dtype, terms.narrows.get(a.dtype))]
+    dtypes = [f"{a.name} was {a.dtype} and is {b.dtype}" for a, b in changed]
+    if terms.one_row and not shapes:
+        yield Check("shapes", True, "The result takes one row at a time; apart from that all shapes are the same.")
+    else:
+        yield _agreement("shapes", shapes)
     yield _agreement("dtypes", dtypes)
+
+
+def _as_it_is(shape: Shape) -> Shape:
+    return shape
+
+
+def _any_rows(shape: Shape) -> Shape:
+    """The shape of one row as a shape of any number of rows."""
+    return (None, *shape[1:]) if shape and shape[0] == 1 else shape
 
 
 def _specs(
@@ -242,7 +224,7 @@ def _agreement(name: str, disagreements: list[str]) -> Check:
     return Check(name, True, f"All inputs and outputs have the same {name}.")
 
 
-def _show(shape: tuple[int | None, ...] | None) -> str:
+def _show(shape: Shape) -> str:
     return (
         "of any rank" if shape is None else "×".join("?" if size is None else str(size) for size in shape) or "a scalar"
     )
@@ -257,12 +239,26 @@ def _weights_check(source: Seen, result: Seen, terms: Terms) -> Check:
     missing, extra = Counter(source.weights), Counter(result.weights)
     missing, extra = missing - extra, extra - missing
     data = {"tensors": len(source.weights), "missing": missing.total(), "extra": extra.total()}
+    if terms.weights_alone and extra and not missing:  # a graph need not use all that its checkpoint holds
+        sentence = f"All {len(source.weights)} weight tensors are there, bit for bit, and {extra.total()} more."
+        return Check("weights", True, sentence, data)
     if missing or extra:
         counts = (
             f"{missing.total()} of {len(source.weights)} tensors are not there bit for bit, {extra.total()} are new"
         )
         return Check("weights", False, f"The weights differ: {counts}.", data)
     return Check("weights", True, f"All {len(source.weights)} weight tensors are the same, bit for bit.", data)
+
+
+def _architecture_check(source: Seen, result: Seen) -> Check:
+    """Values follow from layers, connections and weights; running a large model would take more than it shows."""
+    if source.architecture != result.architecture:
+        sentence = "The layers are described in other words, and the model is too large to compare its values."
+        return Check("architecture", None, sentence)
+    if source.weights != result.weights:
+        return Check("architecture", False, "The weights are not in the same places of the layers.")
+    sentence = "The layers and their connections are the same. The model is too large to compute values for the proof."
+    return Check("architecture", True, sentence, {"sha256": source.architecture})
 
 
 def _values_check(source: Seen, result: Seen, terms: Terms) -> Check:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from django.conf import settings
 from django.db import transaction
 from django.utils.text import slugify
 
@@ -91,18 +89,24 @@ def _recognise(uploads: Sequence[Upload]) -> Recognised:
 
 
 def _one_file(uploads: Sequence[Upload]) -> tuple[storage.Stored, str, tuple[Finding, ...]]:
-    """The upload itself, or what of several uploads is the model, in one file."""
-    if len(uploads) == 1:
-        return storage.Stored(uploads[0].sha256, uploads[0].size), PurePosixPath(uploads[0].name).name, ()
+    """The upload itself, or what of the uploads or of the uploaded archive is the model, in one file."""
     label = _label(uploads)
-    with tempfile.TemporaryDirectory(dir=settings.STAGING_ROOT) as staging:
-        folder = Path(staging) / "sent" / label.replace("/", " ")[:SHORT]
-        _lay_out(uploads, folder, label)
-        found = bundle.gather(folder, Path(staging))
-        name = f"{slugify(_stem(label)) or 'model'}{PACKED_SUFFIX}" if found.packed else found.name
+    with storage.staging(label) as staging:
         # custom code runs from the command line only
-        code = (found.code.relative_to(folder).as_posix(),) if found.code else ()
-        return storage.adopt(found.path), name, replace(found, left_out=(*code, *found.left_out)).findings
+        found = bundle.gather(_given(uploads, staging, label), staging, label).without_code()
+        if found.path == storage.path_of(uploads[0].sha256):
+            return storage.Stored(uploads[0].sha256, uploads[0].size), label, found.findings
+        name = f"{slugify(_stem(label)) or 'model'}{PACKED_SUFFIX}" if found.packed else found.name
+        return storage.adopt(found.path), name, found.findings
+
+
+def _given(uploads: Sequence[Upload], staging: Path, label: str) -> Path:
+    """The one file as it is stored, or a folder with all of them."""
+    if len(uploads) == 1:
+        return storage.path_of(uploads[0].sha256)
+    folder = staging / "sent" / label.replace("/", " ")[:SHORT]
+    _lay_out(uploads, folder, label)
+    return folder
 
 
 def _lay_out(uploads: Sequence[Upload], folder: Path, label: str) -> None:

@@ -178,7 +178,7 @@ class Artifact(models.Model):
     @property
     def is_shareable(self) -> bool:
         """Pickles stay in the team: whoever opens one runs what is in it."""
-        return self.format != "pickle"
+        return self.format not in ("pickle", "json_pickle")
 
     @property
     def download_url(self) -> str:

@@ -16,6 +16,7 @@ from models_app.models.catalog import Artifact, ModelVersion
 from models_app.models.fields import PlainJSONField
 from models_app.models.leases import Leased, expired, new_lease, untold
 from models_app.models.teams import Team
+from worker import formats, options
 from worker.report import Report
 
 if TYPE_CHECKING:
@@ -122,10 +123,21 @@ class Conversion(Leased):
         ]
 
     def __str__(self) -> str:
-        return f"{self.version} to {self.target}"
+        return f"{self.version} to {self.title}"
 
     def get_absolute_url(self) -> str:
         return reverse("conversion", args=[self.pk])
+
+    @property
+    def title(self) -> str:
+        """What is made, in words: ``TensorFlow Lite (precision int8)``."""
+        found = formats.formats().get(self.target)
+        label = found.label if found else self.target
+        return f"{label} ({self.options_said})" if self.options_said else label
+
+    @property
+    def options_said(self) -> str:
+        return options.in_words(self.target, self.options)
 
     @property
     def team(self) -> Team:

@@ -135,7 +135,7 @@ def format_label(slug: str) -> str:
 @register.filter
 def askable(offers: Sequence[OfferRow]) -> bool:
     """Is there a format left that can be asked for?"""
-    return any(offer.state in ("available", "failed") for offer in offers)
+    return any(offer.askable for offer in offers)
 
 
 @register.filter

@@ -16,8 +16,19 @@ from models_app.actions import catalog
 from models_app.models import Artifact, AuditEvent, Conversion, ModelVersion, RegisteredModel, Team, WorkerNode
 from models_app.views.access import Request, actor, may, team_or_404
 from models_app.views.downloads import send
-from models_app.views.rows import SHARE_CHOICES, file_rows, format_of, model_rows, offer_rows, version_rows
+from models_app.views.rows import (
+    SHARE_CHOICES,
+    by_severity,
+    file_rows,
+    format_of,
+    model_rows,
+    offer_groups,
+    offer_rows,
+    rescue,
+    version_rows,
+)
 from worker import formats
+from worker.report import Severity
 
 PAGE_SIZE = 50
 EVENTS = 20
@@ -102,6 +113,7 @@ def version(request: Request, team: str, model: str, number: int) -> HttpRespons
 
 def _version_context(version: ModelVersion) -> dict[str, Any]:
     source = version.source
+    offers = offer_rows(version)
     waiting = version.state == ModelVersion.State.WAITING
     busy = waiting or Conversion.objects.unfinished().filter(version=version).exists()
     return {
@@ -112,14 +124,18 @@ def _version_context(version: ModelVersion) -> dict[str, Any]:
         "format": format_of(source.format),
         "is_pickle": source.format == "pickle",
         "files": file_rows(version),
-        "offers": offer_rows(version),
+        "offers": offers,
+        "groups": offer_groups(offers),
+        "impossible": [row for row in offers if row.state == "impossible"],
         "summary": version.summary,
-        "findings": version.findings,
+        "findings": by_severity(version.findings),
+        "alarming": [finding for finding in version.findings if finding.severity != Severity.NOTE],
         "error": version.error,
         "events": _events(version),
         "share_choices": SHARE_CHOICES,
         "worker_problem": WorkerNode.objects.problem() if busy else "",
         "poll_seconds": 1 if busy else 0,
+        **rescue(version, offers),
     }
 
 

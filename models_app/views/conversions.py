@@ -20,13 +20,12 @@ from models_app.models import Conversion, ModelVersion, WorkerNode
 from models_app.views import access
 from models_app.views.access import Request, actor, may
 from models_app.views.catalog import fragment_or_page, version_or_404
-from models_app.views.rows import SHARE_CHOICES, file_row, format_of, labels
+from models_app.views.rows import SHARE_CHOICES, by_severity, file_row, format_of, labels
 from worker import routes
 from worker.errors import LarderError
-from worker.report import Finding, Severity
+from worker.formats._format import Format
 
 State = Conversion.State
-SEVERITIES = [Severity.DANGER, Severity.WARNING, Severity.NOTE]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def report(request: Request, pk: uuid.UUID) -> HttpResponse:
 
 
 def _context(conversion: Conversion) -> dict[str, Any]:
-    version, report = conversion.version, conversion.report
+    version, report, target = conversion.version, conversion.report, format_of(conversion.target)
     source = version.source
     return {
         "team": version.team,
@@ -108,19 +107,27 @@ def _context(conversion: Conversion) -> dict[str, Any]:
         "version": version,
         "conversion": conversion,
         "route": labels(_route(conversion, source.format)),
-        "format": format_of(conversion.target),
+        "format": target,
+        "approximate": target is not None and _is_approximate(target, conversion),
+        "runs_here": target is not None and target.load is not None,
         "source_format": format_of(source.format),
         "steps": list(_steps(conversion)),
         "position": _position(conversion),
         "elapsed_seconds": _elapsed(conversion),
         "report": report,
-        "findings": _by_severity(report.findings) if report else [],
+        "findings": by_severity(report.findings) if report else [],
         "error": conversion.error,
         "file": file_row(conversion.artifact, conversion) if conversion.artifact else None,
         "share_choices": SHARE_CHOICES,
         "worker_problem": "" if conversion.is_final else WorkerNode.objects.problem(),
         "poll_seconds": _poll_seconds(conversion),
     }
+
+
+def _is_approximate(target: Format, conversion: Conversion) -> bool:
+    """Do its options ask for a result that only comes close to the source?"""
+    tolerance = target.tolerance_for(conversion.options) if target.tolerance_for else target.tolerance
+    return tolerance.rtol > target.tolerance.rtol or tolerance.atol > target.tolerance.atol
 
 
 def _route(conversion: Conversion, source: str) -> tuple[str, ...]:
@@ -163,7 +170,3 @@ def _poll_seconds(conversion: Conversion) -> float:
         return 0
     elapsed = _elapsed(conversion)
     return 0.5 if elapsed < 10 else 1 if elapsed < 60 else 5
-
-
-def _by_severity(findings: tuple[Finding, ...]) -> list[Finding]:
-    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -22,6 +22,7 @@ from models_app.actions import accounts
 from models_app.models import Actor, ModelVersion, Team, WorkerNode
 from models_app.views.access import address, may
 from models_app.views.catalog import fragment_or_page
+from models_app.views.rows import offer_rows, rescue
 from worker.celery import app as celery
 from worker.errors import TooManyAttempts
 
@@ -87,6 +88,7 @@ def why_not_pickle(request: HttpRequest) -> HttpResponse:
         "team": version.team if version else None,
         "may": may(request.user, version.team) if version and isinstance(request.user, User) else None,
         "poll_seconds": 1 if waiting else 0,
+        **(rescue(version, offer_rows(version)) if version else {}),
     }
     return render(request, fragment_or_page(request, "pages/_imports.html", "pages/why_not_pickle.html"), context)
 

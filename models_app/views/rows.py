@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, Q, Sum
@@ -14,10 +13,28 @@ from models_app.forms import LASTS
 from models_app.models import Artifact, Conversion, ModelVersion, RegisteredModel
 from worker import formats, routes
 from worker.formats._format import Format, Option
+from worker.report import Finding, Severity
 
 SHARE_CHOICES = [(value, label) for value, (label, _) in LASTS.items()]
+SEVERITIES = [Severity.DANGER, Severity.WARNING, Severity.NOTE]
 RUNNING = Q(conversions__state__in=["queued", "running"])
 OFFER_STATES = {"succeeded": "ready", "queued": "running", "running": "running", "failed": "failed"}
+# Where a format stands on the page. One that is named nowhere stands at the end.
+GROUPS = {
+    "Keras": (
+        "To go on training, or to rebuild the model in Python.",
+        ("keras", "h5", "weights_h5", "json_npz", "json_safetensors", "json_pickle", "checkpoint"),
+    ),
+    "Weights and plain data": (
+        "Arrays by their names, for tools of your own.",
+        ("safetensors", "data_pickle", "pickle"),
+    ),
+    "TensorFlow, phones and browsers": (
+        "The graph of operations, to serve it.",
+        ("saved_model", "tflite", "frozen_graph", "tf1_checkpoint", "tfjs_graph", "tfjs_layers"),
+    ),
+    "Other runtimes": ("To run it without TensorFlow.", ("onnx", "openvino", "coreml")),
+}
 
 
 @dataclass(frozen=True)
@@ -55,9 +72,13 @@ class FileRow:
 
 @dataclass(frozen=True)
 class OptionRow:
+    """One field of the form. ``choices`` are pairs of what is sent and what is read; empty for one that is typed."""
+
     option: Option
     field: str
-    value: Any
+    value: str
+    label: str
+    choices: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,51 @@ class OfferRow:
     reason: str
     conversion: Conversion | None
     options: list[OptionRow]
+    made: list[Conversion]  # the latest for each set of options, unless it was canceled
+
+    @property
+    def askable(self) -> bool:
+        """Can it be asked for? One with options can be asked for again, with others."""
+        return self.state in ("available", "failed") or (bool(self.options) and self.state != "impossible")
+
+    @property
+    def why(self) -> str:
+        """The reason without the names of the two formats, which stand beside it."""
+        _, _, reason = self.reason.partition(f"become {self.format.label}: ")
+        return f"{reason[:1].upper()}{reason[1:]}" if reason else self.reason
+
+    @property
+    def runs_here(self) -> bool:
+        """Only a format that runs here can be compared with the source by what it computes."""
+        return self.format.load is not None
+
+    @property
+    def detour(self) -> list[str]:
+        """The formats between source and target."""
+        return self.route[1:-1]
+
+
+@dataclass(frozen=True)
+class OfferGroup:
+    """Target formats for the same purpose."""
+
+    name: str
+    purpose: str
+    rows: list[OfferRow]
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """What could do harm first."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def rescue(version: ModelVersion, offers: Iterable[OfferRow]) -> dict[str, bool]:
+    """For a pickle's page: can its model be taken out as a Keras file, and was not yet? Does it hold arrays alone?"""
+    if version.source.format != "pickle":
+        return {"can_rescue": False, "lonely_arrays": False}
+    traits = version.summary.traits
+    possible = any(row.format.slug == "keras" and row.state in ("available", "failed") for row in offers)
+    return {"can_rescue": possible, "lonely_arrays": "arrays-inside" in traits and "model-inside" not in traits}
 
 
 def version_rows(versions: Iterable[ModelVersion]) -> list[VersionRow]:
@@ -149,20 +215,50 @@ def offer_rows(version: ModelVersion) -> list[OfferRow]:
     """Every format that this version could have, then those that it cannot, and why. Empty until it was inspected."""
     if version.state != ModelVersion.State.INSPECTED:
         return []
-    latest = {conversion.target: conversion for conversion in version.conversions.order_by("requested_at")}
+    asked: dict[str, list[Conversion]] = {}
+    for conversion in version.conversions.order_by("requested_at"):
+        asked.setdefault(conversion.target, []).append(conversion)
     offers = routes.offers(version.source.format, version.summary, settings.JOB_MEMORY_BYTES)
-    rows = [_offer_row(offer, latest.get(offer.format.slug)) for offer in offers]
+    rows = [_offer_row(offer, asked.get(offer.format.slug, [])) for offer in offers]
     return sorted(rows, key=lambda row: row.state == "impossible")
 
 
-def _offer_row(offer: routes.Offer, conversion: Conversion | None) -> OfferRow:
+def offer_groups(rows: Sequence[OfferRow]) -> list[OfferGroup]:
+    """The formats that are possible, by what people want them for."""
+    left = {row.format.slug: row for row in rows if row.state != "impossible"}
+    found = []
+    for name, (purpose, slugs) in GROUPS.items():
+        found.append(OfferGroup(name, purpose, [left.pop(slug) for slug in slugs if slug in left]))
+    found.append(OfferGroup("More", "", list(left.values())))
+    return [group for group in found if group.rows]
+
+
+def _offer_row(offer: routes.Offer, asked: Sequence[Conversion]) -> OfferRow:
+    conversion = asked[-1] if asked else None
     state = OFFER_STATES.get(conversion.state, "available") if conversion else "available"
     reason = conversion.error["message"] if conversion and conversion.error else ""
     if offer.error:
         state, reason = "impossible", offer.error.message
-    slug = offer.format.slug
-    options = [OptionRow(option, f"{slug}.{option.name}", option.default) for option in offer.format.options]
-    return OfferRow(offer.format, state, labels(offer.route), offer.drops, offer.changes, reason, conversion, options)
+    latest = {conversion.options_key: conversion for conversion in asked}
+    return OfferRow(
+        format=offer.format,
+        state=state,
+        route=labels(offer.route),
+        drops=offer.drops,
+        changes=offer.changes,
+        reason=reason,
+        conversion=conversion,
+        options=[_option_row(offer.format.slug, option) for option in offer.format.options],
+        made=[conversion for conversion in latest.values() if conversion.state in OFFER_STATES],
+    )
+
+
+def _option_row(slug: str, option: Option) -> OptionRow:
+    words = option.name.replace("_", " ")
+    values = option.choices or ((False, True) if option.kind is bool else ())
+    said = {False: "no", True: "yes"} if option.kind is bool else {}
+    choices = [(str(value), said.get(value, str(value))) for value in values]
+    return OptionRow(option, f"{slug}.{option.name}", str(option.default), f"{words[:1].upper()}{words[1:]}", choices)
 
 
 def _formats(slugs: Iterable[str]) -> list[Format]:

@@ -26,6 +26,17 @@ from worker.errors import LarderError, LengthRequired, UploadError
 
 FORM_BYTES = 1024 * 1024  # what the fields around the files may take
 RAW_TYPE = "application/octet-stream"
+ARCHIVES = (".zip", ".tar.gz")
+KNOWN_PARTS = (
+    ("Architecture and weights", "model.json or .yaml with .npz, .npy, .safetensors, .h5, .pkl or a checkpoint"),
+    ("SavedModel", "the folder with saved_model.pb and variables/"),
+    ("TensorFlow 1 checkpoint", ".meta, .index and .data files"),
+    ("TensorFlow.js", "model.json and the .bin files that it names"),
+    ("ONNX", ".onnx and the files with its weights"),
+    ("OpenVINO", ".xml and .bin"),
+    ("Core ML", "the .mlpackage folder"),
+    ("Keras, unpacked", "config.json, metadata.json and model.weights.h5"),
+)
 
 
 # Looking for the CSRF token in a form reads all of the body, so the checks that come before the first byte stand in an
@@ -70,9 +81,16 @@ def _page(
         "may": may(request.user, team),
         "form": form,
         "error": error.to_json() if error else None,
-        "known_formats": list(formats.formats().values()),
+        "known_files": _known_files(),
+        "known_parts": KNOWN_PARTS,
     }
     return render(request, "uploads/upload.html", context, status=error.http_status if error else status)
+
+
+def _known_files() -> list[tuple[str, list[str]]]:
+    """The formats that are one file of their own, with their suffixes."""
+    known = [(item.label, [end for end in item.suffixes if end not in ARCHIVES]) for item in formats.formats().values()]
+    return [(label, suffixes) for label, suffixes in known if suffixes]
 
 
 @csrf_exempt

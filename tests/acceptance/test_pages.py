@@ -35,6 +35,12 @@ def addresses(signed_in_page: Page) -> list[str]:
     return [home + "/", model, version, page.url, *team, "/why-not-pickle/", "/login/", "/no-such-page/"]
 
 
+def open_everything(page: Page) -> None:
+    """What is folded away, and the options of every format that can be asked for."""
+    page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    page.locator("#convert input[type=checkbox]").evaluate_all("all => all.forEach((one) => { one.checked = true; })")
+
+
 def test_axe_finds_nothing_and_nothing_overflows(signed_in_page: Page, addresses: list[str], stack: Stack) -> None:
     page = signed_in_page
     asked: list[str] = []
@@ -45,6 +51,7 @@ def test_axe_finds_nothing_and_nothing_overflows(signed_in_page: Page, addresses
     page.on("request", note)
     for address in addresses:
         page.goto(address)
+        open_everything(page)
         for width, theme in VIEWS:
             page.emulate_media(color_scheme=theme)
             page.set_viewport_size({"width": width, "height": 900})

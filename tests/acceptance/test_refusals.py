@@ -90,6 +90,8 @@ def test_a_direction_that_does_not_exist_says_why(signed_in_page: Page) -> None:
     page = signed_in_page
     page.get_by_role("link", name="Sample classifier", exact=True).click()
     page.get_by_role("link", name="Version 1").click()
-    row = page.locator("#convert li", has=page.get_by_text("Pickle", exact=True))
-    expect(row).to_contain_text("Not possible")
-    expect(row.get_by_role("checkbox")).to_have_count(0)
+    folded = page.locator("#impossible")
+    expect(folded.locator("dl")).not_to_be_visible()
+    folded.locator("summary").click()
+    expect(folded).to_contain_text("A pickle is a program that runs when it is opened")
+    expect(page.locator("#to-pickle")).to_have_count(0)

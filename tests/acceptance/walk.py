@@ -28,9 +28,11 @@ def upload(page: Page, files: Sequence[Path], name: str = "") -> None:
     page.locator("#convert").wait_for(timeout=PATIENCE)
 
 
-def convert(page: Page, target: str) -> None:
-    """Tick one target on the version page and wait until its verdict is there."""
+def convert(page: Page, target: str, **options: str) -> None:
+    """Tick one target on the version page, choose its options, and wait until its verdict is there."""
     page.locator(f"#to-{target}").check()
+    for name, value in options.items():
+        page.locator(f"[id='{target}.{name}']").select_option(value)
     page.get_by_role("button", name="Convert selected").click()
     page.wait_for_url("**/conversions/**")
     expect(page.locator("#outcome-title")).to_contain_text("Verified", timeout=PATIENCE)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.formats import models
+from tests.formats.matrix import Matrix
+from worker.sandbox.client import Zygote
 
 # What the libraries warn about is their own code and their own old formats; everything else stays an error.
 LIBRARIES = (
@@ -41,3 +43,9 @@ def made_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], 
         return written[kind, slug]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def matrix(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Matrix:
+    """The canonical models in every format, through the real pipeline; each is written once."""
+    return Matrix(zygote, tmp_path_factory.mktemp("matrix"))

@@ -15,8 +15,8 @@ from worker.formats._format import Hop, Loaded
 if TYPE_CHECKING:
     from worker.formats._format import Arrays
 
-KERAS_SLUGS = ("keras", "h5", "json_npz", "weights_h5")
-TARGETS = (*KERAS_SLUGS, "saved_model")
+KERAS_SLUGS = ("keras", "h5", "json_npz", "weights_h5", "json_safetensors")
+TARGETS = (*KERAS_SLUGS, "saved_model", "data_pickle")
 
 
 def dense() -> Any:

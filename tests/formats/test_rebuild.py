@@ -70,6 +70,8 @@ def operations(keras: Any) -> Any:
     x = keras.Input((6,), name="x")
     y = tf.concat([tf.nn.relu(x * 2.0 + 1.0), x], axis=-1)
     y = tf.reduce_mean(tf.reshape(y, [-1, 3, 4]), axis=1)
+    parts = tf.split(tf.pad(x, [[0, 0], [1, 0]], constant_values=2.0), [3, 4], axis=-1)
+    y = y + tf.gather(parts[1], [3, 1, 1, 0], axis=1) * tf.math.reduce_std(parts[0], axis=1, keepdims=True)
     y = tf.clip_by_value(y, -1.0, 1.0) / 3.0 - tf.expand_dims(tf.math.l2_normalize(x, axis=-1)[:, 0], 1)
     return keras.Model(x, 1.0 - keras.layers.Dense(2)(y))
 
@@ -173,3 +175,42 @@ def test_arrays_of_old_markers_become_plain() -> None:
     value = '{"class_name": "__numpy__", "config": {"value": 0.5}}'
     text = '{"class_name": "A", "keras_version": "2", "config": {"v": VALUE}}'.replace("VALUE", value)
     assert parse(text, "x").root["config"]["v"] == 0.5
+
+
+def test_causal_attention_of_old_files_looks_back_only() -> None:
+    import keras
+    import numpy as np
+
+    name = {"name": "q", "batch_input_shape": [None, 4, 3], "dtype": "float32"}
+    attention = {"name": "a", "use_scale": False, "causal": True, "dropout": 0.0}
+    calls = [[["q", 0, 0, {}], ["q", 0, 0, {}]]]
+    layers = [
+        {"class_name": "InputLayer", "name": "q", "config": name, "inbound_nodes": []},
+        {"class_name": "Attention", "name": "a", "config": attention, "inbound_nodes": calls},
+    ]
+    config = {"name": "m", "layers": layers, "input_layers": [["q", 0, 0]], "output_layers": [["a", 0, 0]]}
+    model = rebuild(Architecture({"class_name": "Functional", "config": config}, "2.4.0")).model
+    x = np.random.default_rng(2).normal(size=(2, 4, 3)).astype("float32")
+    wanted = keras.layers.Attention()([x, x], use_causal_mask=True)
+    np.testing.assert_allclose(model(x), wanted, atol=1e-6)
+
+
+def test_tensors_that_keras_1_merged() -> None:
+    import numpy as np
+
+    inputs = [
+        {
+            "class_name": "InputLayer",
+            "name": name,
+            "config": {"name": name, "batch_input_shape": [None, 2], "input_dtype": "float32"},
+            "inbound_nodes": [],
+        }
+        for name in "ab"
+    ]
+    merge = {"name": "m", "layers": [], "mode": "concat", "concat_axis": -1, "mode_type": "raw"}
+    calls = [[["b", 0, 0], ["a", 0, 0]]]
+    layers = [*inputs, {"class_name": "Merge", "name": "m", "config": merge, "inbound_nodes": calls}]
+    config = {"name": "n", "layers": layers, "input_layers": [["a", 0, 0], ["b", 0, 0]], "output_layers": [["m", 0, 0]]}
+    model = rebuild(Architecture({"class_name": "Model", "config": config}, "1.2.2")).model
+    found = model([np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])])
+    assert np.asarray(found).tolist() == [[3.0, 4.0, 1.0, 2.0]]

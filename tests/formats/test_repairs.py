@@ -43,7 +43,8 @@ def test_arguments_that_change_nothing_are_left_out(kind: str, argument: str, va
     [
         ("LSTM", "time_major", True),
         ("BatchNormalization", "virtual_batch_size", 4),
-        ("Attention", "causal", True),
+        ("BatchNormalization", "renorm", True),
+        ("BatchNormalization", "mode", 2),
         ("SeparableConv2D", "groups", 2),
         ("Dense", "surprise", 3),
     ],
@@ -69,6 +70,15 @@ def test_hard_sigmoid_of_keras_2_computes_what_it_did() -> None:
     np.testing.assert_allclose(layer(x), np.clip(0.2 * x + 0.5, 0, 1), atol=1e-7)
 
 
+@pytest.mark.parametrize("key", ["activation", "recurrent_activation"])
+def test_hard_sigmoid_is_seen_in_every_spelling(key: str) -> None:
+    old = {"module": "builtins", "class_name": "function", "config": "hard_sigmoid", "registered_name": "function"}
+    for value in (old, "hard_sigmoid"):
+        draft = repaired("LSTMCell", units=2, **{key: value})
+        assert draft.config[key] == _repairs.HARD_SIGMOID
+        assert "repaired-hard-sigmoid" in [finding.code for finding in draft.findings]
+
+
 def test_hard_sigmoid_of_keras_3_stays_as_it_is() -> None:
     draft = Draft("Activation", {"activation": "hard_sigmoid"}, legacy=False)
     _repairs.repair(draft, lambda name: accepted_arguments(layer_classes()[name]))
@@ -78,6 +88,39 @@ def test_hard_sigmoid_of_keras_3_stays_as_it_is() -> None:
 def test_a_gru_without_reset_after_is_of_the_time_before_it() -> None:
     assert repaired("GRU", units=2).config["reset_after"] is False
     assert repaired("GRU", units=2, reset_after=True).config["reset_after"] is True
+
+
+def test_layers_of_cudnn_get_the_defaults_that_cudnn_had() -> None:
+    gru = repaired("CuDNNGRU", units=2)
+    assert (gru.kind, gru.config["reset_after"]) == ("GRU", True)
+    assert repaired("CuDNNLSTM", units=2).kind == "LSTM"
+
+
+def test_attention_is_told_at_its_call_to_look_back_only() -> None:
+    draft = repaired("Attention", causal=True)
+    assert draft.call == {"use_causal_mask": True}
+    assert "causal" not in draft.config
+    assert repaired("Attention", causal=False).call == {}
+
+
+def test_the_words_of_keras_1() -> None:
+    conv = repaired(
+        "Convolution2D", nb_filter=2, nb_row=3, nb_col=4, border_mode="same", dim_ordering="th", init="zero"
+    )
+    assert conv.kind == "Conv2D"
+    assert conv.config == {"filters": 2, "kernel_size": [3, 4], "padding": "same", "data_format": "channels_first"}
+    assert repaired("Dropout", p=0.3).config == {"rate": 0.3}
+    embedding = repaired("Embedding", input_dim=5, output_dim=2, dropout=0.2, init="uniform")
+    assert embedding.config == {"input_dim": 5, "output_dim": 2}
+    assert [finding.code for finding in embedding.findings] == ["repaired-training-argument"]
+
+
+def test_merge_became_a_layer_for_each_mode() -> None:
+    assert repaired("Merge", mode="concat", concat_axis=1, layers=[]).config["axis"] == 1
+    assert repaired("Merge", mode="mul", layers=[]).kind == "Multiply"
+    for config in ({"mode": "cos"}, {"mode": "sum", "layers": [{"class_name": "Dense"}]}):
+        with pytest.raises(ModelError, match="Merge"):
+            repaired("Merge", **config)
 
 
 def test_one_axis_and_no_more() -> None:

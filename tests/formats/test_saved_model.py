@@ -12,7 +12,7 @@ import pytest
 
 from tests.formats.models import assert_same, convert, inputs_of, load, pack, pack_folder, stir
 from worker import archive, formats
-from worker.errors import AmbiguousFormat, ConversionError, CorruptFile, ModelError
+from worker.errors import AmbiguousFormat, ConversionError, CorruptFile, ModelError, UnsupportedOperation
 
 
 def test_it_works(made_file: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_inspect_reads_the_protocol_buffer(made_file: Callable[[str, str], Path]
     summary = formats.get("saved_model").inspect(made_file("conv", "saved_model"), tmp_path)
     assert summary.signatures == ("serve", "serving_default")
     assert summary.parameters == 235
-    assert summary.traits == {"weights"}
+    assert summary.traits == {"weights", "variables"}
     assert summary.producer["tensorflow"].startswith("2.")
 
 
@@ -149,11 +149,39 @@ def test_inputs_without_order_are_numbered_ones_in_order(tmp_path: Path) -> None
     assert [spec.name for spec in loaded.inputs] == names
 
 
-def test_reference_variables_of_tensorflow_1_are_told(shared: Path, tmp_path: Path) -> None:
-    paths = list((shared / "corpus" / "thirdparty").glob("counter/*.zip"))
-    for path in paths:
-        with pytest.raises(ModelError, match="reference variables"):
-            load("saved_model", path, tmp_path)
+def counter(folder: Path) -> Path:
+    """A model of TensorFlow 1 that changes a reference variable each time it runs."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        step = v1.placeholder("float32", (), "step")
+        count = v1.get_variable("count", initializer=np.float32(0), use_resource=False)
+        total = v1.assign_add(count, step)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(folder / "sm"), {"step": step}, {"total": total})
+    return pack_folder(folder / "sm", folder / "counter.zip")
+
+
+def test_reference_variables_of_tensorflow_1_run_in_a_session(tmp_path: Path) -> None:
+    path = counter(tmp_path)
+    loaded = load("saved_model", path, tmp_path)
+    assert [float(loaded.run({"step": np.array(2, "float32")})["total"]) for _ in range(2)] == [2, 4]
+    with pytest.raises(UnsupportedOperation, match="Assign"):
+        convert("saved_model", "frozen_graph", path, tmp_path / "a")
+
+
+def test_what_a_model_works_with_is_known_before_it_is_opened(
+    made_file: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """Saving and restoring work on text in every SavedModel: that is no fact about the model."""
+    inspect = formats.get("saved_model").inspect
+    assert inspect(made_file("recurrent", "saved_model"), tmp_path / "a").traits == {
+        "weights",
+        "variables",
+        "recurrent",
+    }
+    assert inspect(made_file("several", "saved_model"), tmp_path / "b").traits == {"weights", "variables"}
 
 
 def test_a_model_that_cannot_be_traced_says_why(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from worker import archive
-from worker.errors import CorruptFile, UnsupportedOperation
-from worker.formats import get
-from worker.formats._format import Hop, Sample
-from worker.verify import make_inputs
+from tests.formats.models import load, pack
+from worker import archive, intake
+from worker.errors import ConverterFailed, CorruptFile, NotRunnable, UnsupportedOperation
+from worker.formats import _frozen, get, matches
+from worker.formats._format import Hop, Loaded, Sample
+from worker.formats._tflite_file import check_constant
+from worker.verify import GUESSES, make_inputs, measure
 
 TFLITE, SAVED_MODEL = get("tflite"), get("saved_model")
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
@@ -85,10 +88,153 @@ def test_signatures_that_are_not_carried_over_are_named(tmp_path: Path) -> None:
 def test_an_operation_that_it_does_not_have_is_named(tmp_path: Path) -> None:
     import keras
 
-    model = keras.Sequential([keras.Input((6, 3)), keras.layers.GRU(4)])
+    model = keras.Sequential([keras.Input((6, 6, 6, 1)), keras.layers.MaxPooling3D(name="shrink")])
+    with pytest.raises(UnsupportedOperation, match=r"MaxPool3D \(layer shrink"):
+        convert(export(model, tmp_path), tmp_path)
+
+
+def converted(source: Path, folder: Path, precision: str, samples: Path | None = None) -> tuple[Path, list[str]]:
+    hop = Hop(folder, {"precision": precision}, samples=samples, seed=7)
+    target = folder / f"{precision}.tflite"
+    TFLITE.converts_from["saved_model"].run(source, target, hop)
+    return target, [finding.code for finding in hop.findings]
+
+
+def assert_within_its_tolerance(source: Path, result: Path, folder: Path, precision: str) -> Loaded:
+    assert TFLITE.tolerance_for
+    before, after = load("saved_model", source, folder), load("tflite", result, folder)
+    for draw in make_inputs(before.inputs, seed=3, guess=GUESSES[2]):
+        wanted, found = before.run(draw), after.run(draw)
+        for name in wanted:
+            assert not measure(wanted[name], found[name], TFLITE.tolerance_for({"precision": precision})).problem
+    return after
+
+
+@pytest.mark.parametrize(
+    ("precision", "codes"),
+    [("float16", []), ("dynamic", []), ("int8", ["calibrated-on-draws"]), ("int16x8", ["calibrated-on-draws"])],
+)
+def test_every_precision_keeps_its_own_tolerance_and_floats_at_the_edges(
+    precision: str, codes: list[str], made_file: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    source = made_file("conv", "saved_model")
+    result, found = converted(source, tmp_path, precision)
+    assert found == codes
+    after = assert_within_its_tolerance(source, result, tmp_path, precision)
+    assert {spec.dtype for spec in (*after.inputs, *after.outputs)} == {"float32"}
+    widths = {"float16": "float16", "int8": "int8", "int16x8": "int8"}
+    assert widths.get(precision, "float32") in TFLITE.inspect(result, tmp_path).dtypes
+
+
+def test_the_loosest_tolerance_still_refuses_garbage() -> None:
+    assert TFLITE.tolerance_for
+    random = np.random.default_rng(1)
+    wanted = random.normal(size=(3, 10))
+    for wrong in (np.zeros_like(wanted), random.normal(size=wanted.shape), wanted[:, ::-1], -wanted):
+        assert measure(wanted, wrong, TFLITE.tolerance_for({"precision": "int8"})).problem
+
+
+def test_ranges_are_measured_on_samples_where_there_are_some(
+    made_file: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "mine.npz", features=np.random.default_rng(1).normal(size=(9, 6)).astype("float32"))
+    _, codes = converted(made_file("dense", "saved_model"), tmp_path, "int8", tmp_path / "mine.npz")
+    assert codes == ["calibrated-on-samples"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_recurrent_layers_take_one_row_at_a_time(
+    precision: str, made_file: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """The converter has no lists of a free size, and where it measures ranges in loops it ends the process."""
+    source = made_file("recurrent", "saved_model")
+    result, codes = converted(source, tmp_path, precision)
+    assert codes == (["batch-fixed"] if precision == "float32" else ["partly-quantised", "batch-fixed"])
+    after = assert_within_its_tolerance(source, result, tmp_path, precision)
+    assert after.inputs[0].shape == (1, 7)
+    assert "recurrent" in TFLITE.changes
+
+
+def test_half_precision_is_computed_in_single(tmp_path: Path) -> None:
+    import keras
+
+    layers = [keras.layers.Dense(4, "relu", dtype="mixed_float16"), keras.layers.Dense(2, dtype="mixed_float16")]
+    source = export(keras.Sequential([keras.Input((6,), name="x"), *layers]), tmp_path)
+    assert "half" in SAVED_MODEL.inspect(source, tmp_path / "i").traits
+    result, codes = converted(source, tmp_path, "float32")
+    assert codes == ["computed-in-single"]
+    before, after = load("saved_model", source, tmp_path), load("tflite", result, tmp_path)
+    assert [spec.dtype for spec in after.outputs] == ["float16"]  # as the model declares it
+    draw = make_inputs(before.inputs, seed=3)[1]
+    wanted, found = next(iter(before.run(draw).values())), next(iter(after.run(draw).values()))
+    np.testing.assert_allclose(found, wanted, atol=4e-3)
+
+
+def test_what_only_tensorflow_has_needs_flex_and_is_not_run(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = tf.TensorSpec([None, 3, 3], name="x")
+    entry = tf.function(lambda x: {"y": tf.linalg.det(x)}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "sm"), signatures=entry)
+    archive.pack(tmp_path / "sm", tmp_path / "model.zip")
+    result, codes = converted(tmp_path / "model.zip", tmp_path, "float32")
+    assert codes == ["needs-flex"]
+    assert [spec.name for spec in TFLITE.inspect(result, tmp_path).inputs] == ["x"]
+    with pytest.raises(NotRunnable, match="MatrixDeterminant"):
+        load("tflite", result, tmp_path)
+
+
+def test_variables_without_values_are_never_let_through(tmp_path: Path) -> None:
+    """What the converter makes by itself of a model of Keras 3: it reads memory that nobody set, and says nothing."""
+    import keras
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    tf.saved_model.save(model, str(tmp_path / "sm"))
+    content = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "sm")).convert()
+    with pytest.raises(ConverterFailed, match="READ_VARIABLE"):
+        check_constant(content)
+
+
+def test_large_weights_stay_outside_the_graph(made_file: Callable[[str, str], Path], tmp_path: Path) -> None:
+    """Variables while it is converted, since the graph is copied many times; constants in the result."""
+    import keras
+
+    model = keras.Sequential([keras.Input((600,), name="x"), keras.layers.Dense(600, name="y")])
     source = export(model, tmp_path)
-    with pytest.raises(UnsupportedOperation, match="TensorListReserve"):
-        convert(source, tmp_path)
+    _, module = _frozen.built(_frozen.plain(source, Hop(tmp_path)), variables=True)
+    assert [tuple(variable.shape) for variable in module.kept.values()] == [(600, 600)]
+    result = convert(source, tmp_path)
+    assert_within_its_tolerance(source, result, tmp_path, "float32")
+    assert TFLITE.inspect(result, tmp_path).parameters == 600 * 600  # a bias of zeros is left out
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
+def test_whole_numbers_at_the_edges_are_scaled(tmp_path: Path) -> None:
+    """As older converters and most boards want them: floats that are fed become whole numbers by the tensor's scale."""
+    import tensorflow as tf
+
+    x = tf.TensorSpec([1, 4], name="x")
+    function = tf.function(lambda x: {"y": tf.nn.relu(x)}, input_signature=[x]).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: iter([{"x": np.linspace(-1, 1, 4, dtype="float32")[None]}] * 4)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    (tmp_path / "board.tflite").write_bytes(converter.convert())
+    loaded = load("tflite", tmp_path / "board.tflite", tmp_path)
+    assert loaded.inputs[0].dtype == "int8"
+    y = loaded.run({"x": np.array([[-1, 0, 0.5, 1], [1, 1, -1, 0]], "float32")})["y"]
+    assert y.shape == (2, 4)
+    assert y[0, 0] == y[0, 1] < y[0, 2] < y[0, 3] == y[1, 0]
+
+
+def test_an_archive_with_one_file(tmp_path: Path, made_file: Callable[[str, str], Path]) -> None:
+    result, _ = converted(made_file("dense", "saved_model"), tmp_path, "float32")
+    path = pack(tmp_path / "one.zip", files___model__tflite=result)
+    assert [item.slug for item in matches(intake.take_sample(path, "one.zip"))] == ["tflite"]
+    assert load("tflite", path, tmp_path / "s").outputs == load("tflite", result, tmp_path).outputs
 
 
 def test_lookup_tables_are_refused_by_name(tmp_path: Path) -> None:

@@ -202,8 +202,8 @@ LONG = timedelta(days=7)
 TARGET = "h5"
 
 
-def request_conversion(version: ModelVersion, user: User, target: str = TARGET) -> Conversion:
-    return conversions.request_conversion(Actor.of(user), version, target)
+def request_conversion(version: ModelVersion, user: User, target: str = TARGET, **options: str) -> Conversion:
+    return conversions.request_conversion(Actor.of(user), version, target, options)
 
 
 def event_tags(team: Team) -> list[str]:

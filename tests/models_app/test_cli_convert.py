@@ -20,7 +20,7 @@ from tests.models_app.cli import DOUBLER, FIELDS, borrow, codes, run, write_pair
 from tests.stack import clean_environment
 from tests.worker import files
 from tests.worker.opcodes import OS_SYSTEM
-from worker import pipeline
+from worker import formats, pipeline
 from worker.formats._format import TensorSpec
 from worker.formats._frozen import SIGNATURES_DROPPED
 from worker.formats._sources import REBUILT
@@ -82,7 +82,7 @@ def test_one_bad_model_stops_nobody(dense: Path, out: Path, tmp_path: Path) -> N
         "page.keras": (files.HTML, "not-a-model"),
         "cut.keras": (dense.read_bytes()[:-200], "corrupt-file"),
         "pointer.h5": (files.lfs_pointer(), "not-a-model"),
-        "model.pkl": (OS_SYSTEM, "no-route"),
+        "model.pkl": (OS_SYSTEM, "model-unreadable"),
         "hollow.keras": (files.KERAS, "corrupt-file"),
     }
     for name, (content, _) in bad.items():
@@ -200,7 +200,7 @@ def test_what_nobody_foresaw_is_a_reference_and_no_traceback(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--to", "betamax"], "There is no format called betamax. Known: h5, "),
+        (["--to", "betamax"], f"There is no format called betamax. Known: {next(iter(formats.formats()))}, "),
         (["--to", "h5", "--option", "speed=3"], "speed is not a valid option of HDF5 model"),
         (["--to", "h5", "--option", "speed"], "--option speed: expected NAME=VALUE."),
         (["--to", "h5", "--inputs", "/no/such.npz"], "--inputs /no/such.npz: there is no such file."),

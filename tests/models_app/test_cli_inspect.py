@@ -39,7 +39,8 @@ def test_a_pickle_is_read_and_not_opened(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(OS_SYSTEM)
     ran = run("inspect", tmp_path / "model.keras", "--json")
     [row] = ran.rows
-    assert (ran.status, row["format"], row["summary"]["imports"]) == (0, "pickle", ["posix.system"])
+    assert (ran.status, row["format"], row["summary"]["imports"]) == (3, "pickle", ["posix.system"])
+    assert "no model is stored inside" in row["error"]["message"]
     assert {finding["code"] for finding in row["findings"]} == {"suffix-misleads", "pickle-import-dangerous"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from datetime import timedelta
@@ -15,6 +16,7 @@ from django.utils import timezone
 from models_app.models import Artifact, Conversion, ModelVersion
 from tests.models_app.conftest import a_report, request_conversion
 from worker.errors import TimedOut
+from worker.report import Verdict
 
 State = Conversion.State
 
@@ -80,6 +82,36 @@ def test_failed(as_vera: Client, conversion: Conversion) -> None:
     context = shown(as_vera, conversion, **finished(State.FAILED, error=error.to_json()))
     assert context["error"]["message"] == error.message
     assert context["steps"][-1].state == "failed"
+
+
+def test_try_again_keeps_the_options(as_bob: Client, version: ModelVersion, alice: User) -> None:
+    conversion = request_conversion(version, alice, "tflite", precision="float16")
+    Conversion.objects.update(**finished(State.FAILED, error=TimedOut(seconds=9, kind="wall").to_json()))
+    text = " ".join(as_bob.get(conversion.get_absolute_url()).content.decode().split())
+    assert 'name="tflite.precision" value="float16"' in text
+    assert "With precision float16" in text
+
+
+@pytest.mark.parametrize(
+    ("precision", "title"),
+    [("float32", "Verified: it computes the same"), ("int8", "Verified, as closely as precision int8 allows")],
+)
+def test_a_result_that_only_comes_close_says_so(
+    as_vera: Client, version: ModelVersion, alice: User, precision: str, title: str
+) -> None:
+    conversion = request_conversion(version, alice, "tflite", precision=precision)
+    Conversion.objects.update(**finished(State.SUCCEEDED, report_data=a_report().to_json()))
+    assert title in as_vera.get(conversion.get_absolute_url()).content.decode()
+
+
+@pytest.mark.parametrize(("target", "title"), [("coreml", "Converted, not run here"), ("h5", "could not be proven")])
+def test_what_was_not_proven(as_vera: Client, version: ModelVersion, alice: User, target: str, title: str) -> None:
+    conversion = request_conversion(version, alice, target)
+    report = dataclasses.replace(a_report(Verdict.NOT_PROVABLE), target=target, reason="Only a Mac runs it.")
+    Conversion.objects.update(**finished(State.SUCCEEDED, report_data=report.to_json()))
+    text = as_vera.get(conversion.get_absolute_url()).content.decode()
+    assert title in text
+    assert "Only a Mac runs it." in text
 
 
 def test_fragment_for_htmx(as_vera: Client, conversion: Conversion) -> None:

@@ -47,6 +47,19 @@ def test_asking_twice_gives_the_same_one(version: ModelVersion, alice: User, bob
     assert event_tags(version.team).count("conversion:requested") == 1
 
 
+def test_other_options_are_another_one(as_bob: Client, url: str, version: ModelVersion) -> None:
+    for precision in ("float32", "float16", "float32"):
+        as_bob.post(url, {"target": "tflite", "tflite.precision": precision})
+    made = Conversion.objects.order_by("requested_at")
+    assert [conversion.options["precision"] for conversion in made] == ["float32", "float16"]
+    assert [conversion.title for conversion in made] == [
+        "TensorFlow Lite (precision float32)",
+        "TensorFlow Lite (precision float16)",
+    ]
+    event = version.team.history.filter(tag="conversion:requested").latest("pk")
+    assert event.subject == "Soup v1 to TensorFlow Lite (precision float16)"
+
+
 def test_a_succeeded_one_is_not_made_again(version: ModelVersion, alice: User) -> None:
     first = request_conversion(version, alice)
     Conversion.objects.update(state=State.SUCCEEDED, finished_at=timezone.now())

@@ -66,6 +66,14 @@ def test_it_works(conversion: Conversion, engine: FakeEngine) -> None:
     assert not engine.folder.exists()
 
 
+def test_two_results_of_one_format_have_names_of_their_own(
+    version: ModelVersion, alice: User, engine: FakeEngine
+) -> None:
+    made = [run(request_conversion(version, alice, "tflite", precision=name)) for name in ("float32", "int8")]
+    names = [conversion.artifact.name for conversion in made if conversion.artifact]
+    assert names == ["soup-v1.tflite", "soup-v1-int8.tflite"]
+
+
 def test_fake_is_called_like_the_real_one(engine: FakeEngine) -> None:
     assert parameters(engine.convert) == parameters(REAL_CONVERT)
 

@@ -13,6 +13,7 @@ from models_app import storage
 from models_app.actions import catalog
 from models_app.models import Actor, ModelVersion, Team, Upload
 from tests.models_app.conftest import Told, client_of, keras_file, sha256
+from tests.worker import files
 from worker import archive
 from worker.errors import StateError
 
@@ -95,6 +96,42 @@ def test_what_is_no_part_of_the_model_is_left_out_and_said(
     assert [item.sentence for item in version.findings] == [
         "Not a part of the model, and left out: soup/custom_objects.py, soup/README.md."
     ]
+
+
+def test_an_archive_of_weights_beside_an_architecture_is_opened(
+    as_alice: Client, upload: Callable[..., Upload], told: Told
+) -> None:
+    sent = {"architecture.json": files.ARCHITECTURE.encode(), "checkpoint.zip": files.zipped(files.CHECKPOINT)}
+    answer = finish(as_alice, *(upload(name, content) for name, content in sent.items()))
+    assert answer.json().get("format") == "checkpoint", answer.json()
+    source = ModelVersion.objects.get().source
+    packed = [member.name for member in archive.members(storage.path_of(source.sha256))]
+    assert packed == ["architecture.json", "checkpoint", "ckpt-2.data-00000-of-00001", "ckpt-2.index"]
+
+
+def test_the_model_in_an_archive_is_taken_out(as_alice: Client, upload: Callable[..., Upload], told: Told) -> None:
+    content = files.zipped({"soup/model.keras": keras_file(), "soup/expected.npz": files.RECORDED_NPZ})
+    answer = finish(as_alice, upload("soup.zip", content))
+    assert answer.json().get("format") == "keras", answer.json()
+    version = ModelVersion.objects.get()
+    assert (version.upload_name, version.source.name) == ("soup.zip", "model.keras")
+    assert version.source.sha256 == sha256(keras_file())
+    assert [item.sentence for item in version.findings] == ["Not a part of the model, and left out: soup/expected.npz."]
+
+
+def test_an_archive_of_one_model_is_kept_as_it_was_sent(
+    as_alice: Client, upload: Callable[..., Upload], told: Told
+) -> None:
+    content = files.zipped({"m.json": files.ARCHITECTURE, "w.npz": files.NPZ})
+    finish(as_alice, upload("soup.zip", content))
+    source = ModelVersion.objects.get().source
+    assert (source.format, source.name, source.sha256) == ("json_npz", "soup.zip", sha256(content))
+
+
+def test_half_a_checkpoint_says_what_is_missing(as_alice: Client, upload: Callable[..., Upload], told: Told) -> None:
+    answer = finish(as_alice, upload("soup.index", b"\0\1index"))
+    assert answer.json()["error"]["code"] == "incomplete-model"
+    assert "its .data file is missing" in answer.json()["error"]["message"]
 
 
 def test_sent_twice_is_one_version(alice: User, team: Team, upload: Callable[..., Upload], told: Told) -> None:

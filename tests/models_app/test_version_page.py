@@ -11,9 +11,11 @@ from django.test import Client
 from django.utils import timezone
 
 from models_app.models import Artifact, Conversion, ModelVersion, WorkerNode
+from models_app.views import rows
 from tests.models_app.conftest import a_report, request_conversion
 from worker import formats
 from worker.errors import CustomCode
+from worker.report import Finding, Severity
 
 State = Conversion.State
 
@@ -99,6 +101,71 @@ def test_impossible_format_has_its_reason(as_vera: Client, version: ModelVersion
     found = offer(as_vera, version, "pickle")
     assert (found.state, found.route) == ("impossible", [])
     assert found.reason
+
+
+def test_every_offer_stands_in_one_place(as_vera: Client, version: ModelVersion) -> None:
+    context = page(as_vera, version).context
+    shown = [row.format.slug for group in context["groups"] for row in group.rows]
+    shown += [row.format.slug for row in context["impossible"]]
+    assert sorted(shown) == sorted(set(formats.formats()) - {"keras"})
+    assert "pickle" in [row.format.slug for row in context["impossible"]]
+
+
+def test_a_format_that_no_group_names_stands_at_the_end(
+    as_vera: Client, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "GROUPS", {"Keras": ("", ("h5",))})
+    groups = page(as_vera, version).context["groups"]
+    assert [group.name for group in groups] == ["Keras", "More"]
+    assert "saved_model" in [row.format.slug for row in groups[1].rows]
+
+
+def test_impossible_says_why_without_repeating_the_names(as_vera: Client, version: ModelVersion) -> None:
+    found = offer(as_vera, version, "pickle")
+    assert found.reason.startswith("Keras cannot become Pickle: a pickle is")
+    assert found.why.startswith("A pickle is")
+
+
+def test_options_are_fields(as_bob: Client, version: ModelVersion) -> None:
+    answer = page(as_bob, version)
+    found = offer(as_bob, version, "tflite")
+    (precision,) = [item for item in found.options if item.option.name == "precision"]
+    assert (precision.field, precision.label, precision.value) == ("tflite.precision", "Precision", "float32")
+    assert ("int8", "int8") in precision.choices
+    assert 'name="tflite.precision"' in answer.content.decode()
+    assert precision.option.help in answer.content.decode()
+
+
+def test_a_format_with_options_can_be_asked_for_again(as_bob: Client, version: ModelVersion, alice: User) -> None:
+    for precision in ("float32", "float16", "float16"):
+        request_conversion(version, alice, "tflite", precision=precision)
+        Conversion.objects.update(state=State.SUCCEEDED, finished_at=timezone.now())
+    found = offer(as_bob, version, "tflite")
+    assert (found.state, found.askable) == ("ready", True)
+    assert [made.options_said for made in found.made] == ["precision float32", "precision float16"]
+    text = page(as_bob, version).content.decode()
+    assert "Precision float16" in text
+    assert 'id="to-tflite"' in text
+
+
+def test_a_format_without_options_is_made_once(as_bob: Client, version: ModelVersion, alice: User) -> None:
+    request_conversion(version, alice)
+    Conversion.objects.update(state=State.SUCCEEDED, finished_at=timezone.now())
+    found = offer(as_bob, version, "h5")
+    assert (found.state, found.askable) == ("ready", False)
+    assert 'id="to-h5"' not in page(as_bob, version).content.decode()
+
+
+def test_what_cannot_be_run_here_is_said_before_asking(as_vera: Client, version: ModelVersion) -> None:
+    assert (offer(as_vera, version, "h5").runs_here, offer(as_vera, version, "coreml").runs_here) == (True, False)
+
+
+def test_what_is_alarming_stands_at_the_top(as_vera: Client, version: ModelVersion) -> None:
+    found = [Finding("a", Severity.NOTE, "A note."), Finding("b", Severity.DANGER, "It bites.")]
+    ModelVersion.objects.update(findings_data=[item.to_json() for item in found])
+    context = page(as_vera, version).context
+    assert [item.sentence for item in context["alarming"]] == ["It bites."]
+    assert [item.sentence for item in context["findings"]] == ["It bites.", "A note."]
 
 
 def test_result_is_offered_with_its_verdict(as_vera: Client, version: ModelVersion, alice: User) -> None:

@@ -55,3 +55,35 @@ def test_version_page_of_a_pickle(as_vera: Client, pickled: ModelVersion) -> Non
     assert answer.context["is_pickle"]
     assert {offer.state for offer in answer.context["offers"]} == {"impossible"}
     assert not answer.context["files"][0].shareable
+
+
+def summarised(version: ModelVersion, *traits: str) -> None:
+    summary = Summary(imports=("keras.src.saving",), traits=frozenset(traits))
+    ModelVersion.objects.filter(pk=version.pk).update(summary_data=summary.to_json())
+
+
+@pytest.mark.parametrize("own_page", [True, False], ids=["version", "why"])
+def test_the_model_inside_can_be_rescued(as_bob: Client, pickled: ModelVersion, own_page: bool) -> None:
+    summarised(pickled, "model-inside", "keras-config", "weights")
+    answer = as_bob.get(pickled.get_absolute_url()) if own_page else as_bob.get(URL, {"version": str(pickled.pk)})
+    assert answer.context["can_rescue"]
+    assert "Rescue the model as .keras" in answer.content.decode()
+    assert "never runs them" in answer.content.decode() or "without following them" in answer.content.decode()
+
+
+def test_viewers_cannot_rescue(as_vera: Client, pickled: ModelVersion) -> None:
+    summarised(pickled, "model-inside", "keras-config", "weights")
+    assert "Rescue the model as .keras" not in as_vera.get(pickled.get_absolute_url()).content.decode()
+
+
+def test_a_rescue_is_asked_for_once(as_bob: Client, pickled: ModelVersion) -> None:
+    summarised(pickled, "model-inside", "keras-config", "weights")
+    as_bob.post(f"{pickled.get_absolute_url()}convert/", {"target": "keras"})
+    assert not as_bob.get(pickled.get_absolute_url()).context["can_rescue"]
+
+
+def test_arrays_alone_need_their_architecture(as_bob: Client, pickled: ModelVersion) -> None:
+    summarised(pickled, "arrays-inside")
+    answer = as_bob.get(pickled.get_absolute_url())
+    assert (answer.context["can_rescue"], answer.context["lonely_arrays"]) == (False, True)
+    assert "architecture.json" in answer.content.decode()

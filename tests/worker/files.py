@@ -12,6 +12,24 @@ ARCHITECTURE = json.dumps(
     {"class_name": "Sequential", "config": {"name": "m", "layers": []}, "keras_version": "2.15.0"}
 )
 HTML = b"<!DOCTYPE html>\n<html><title>Sign in</title></html>"
+YAML_ARCHITECTURE = (
+    "backend: tensorflow\nclass_name: Sequential\nconfig:\n  layers: []\n  name: m\nkeras_version: 2.2.4-tf\n"
+)
+OBJECTS = b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (2,), }".ljust(127) + b"\n\x80\x04]."
+SAFETENSORS = b"\x40\0\0\0\0\0\0\0" + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(64) + bytes(4)
+OPENVINO = b'<?xml version="1.0"?>\n<net name="Model0" version="11">\n</net>\n'
+LAYERS = {"class_name": "Sequential", "config": {"name": "m", "layers": []}}
+TFJS = json.dumps(
+    {
+        "format": "layers-model",
+        "modelTopology": {"model_config": LAYERS},
+        "weightsManifest": [{"paths": ["group1-shard1of2.bin", "group1-shard2of2"], "weights": []}],
+    }
+)
+MANIFEST = json.dumps(
+    {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"1": {"path": "com.apple.CoreML/model.mlmodel"}}}
+)
+ONNX_BESIDE = b"\x08\x08\x12\x07pytorch:\x10j\x12\x0a\x08location\x12\x0amodel.data\x70\x01"
 NPY = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (0,), }".ljust(127) + b"\n"
 
 
@@ -39,5 +57,10 @@ NPZ = zipped({"arr_0.npy": NPY, "arr_1.npy": NPY})
 RECORDED_NPZ = zipped({"input_0.npy": NPY, "output_0.npy": NPY})
 VARIABLES = {"variables/variables.index": b"index", "variables/variables.data-00000-of-00001": b"data"}
 GRAPH = b"\x08\x01\x12\x0a...VarHandleOp..."
+CHECKPOINT = {
+    "checkpoint": b'model_checkpoint_path: "ckpt-2"\nall_model_checkpoint_paths: "ckpt-2"\n',
+    "ckpt-2.index": b"index",
+    "ckpt-2.data-00000-of-00001": b"data",
+}
 CONSTANT_GRAPH = b"\x08\x01\x12\x0a...Placeholder..."
 SAVED_MODEL = zipped({"saved_model.pb": GRAPH, **VARIABLES})

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import struct
+import zlib
+from collections.abc import Callable
+
+import lz4.frame  # type: ignore[import-untyped]
 
 
 def text(value: str) -> bytes:
@@ -39,3 +46,31 @@ def keras_pickle(archive: bytes) -> bytes:
     opener = stack_global("builtins", "getattr") + stack_global("keras.src.models.functional", "Functional")
     opener += text("_unpickle_model") + b"\x86R"
     return protocol(4, opener + stack_global("_io", "BytesIO") + b")\x81" + blob(archive) + b"M\x10\x00N\x87b\x85R")
+
+
+def python_2_pickle(archive: bytes) -> bytes:
+    """A dictionary with the file as a ``str`` of Python 2, protocol 0: quoted, with escapes."""
+    quoted = "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in archive)
+    return b"(dp0\nS'model_str'\np1\nS'" + quoted.encode() + b"'\np2\ns."
+
+
+def joblib_array(kind: str, shape: bytes, content: bytes, order: str = "C", alignment: bool = True) -> bytes:
+    """An array as joblib writes it: the note of its shape, then its bytes between the opcodes, on a multiple of 16."""
+    dtype = stack_global("numpy", "dtype") + text(kind) + b"\x89\x88\x87R(K\x03" + text("<") + b"NNNJ\xff\xff\xff\xff"
+    dtype += b"J\xff\xff\xff\xffK\x00tb"
+    state = text("subclass") + stack_global("numpy", "ndarray") + text("shape") + shape + text("order") + text(order)
+    state += text("dtype") + dtype + text("allow_mmap") + b"\x88"
+    state += text("numpy_array_alignment_bytes") + b"K\x10" if alignment else b""
+    wrapper = stack_global("joblib.numpy_pickle", "NumpyArrayWrapper") + b")\x81}(" + state + b"ub"
+    return wrapper + (b"\x03\xff\xff\xff" if alignment else b"") + content
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "lzma": lambda content: lzma.compress(content, lzma.FORMAT_ALONE),
+    "lz4": lz4.frame.compress,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ CODE = b"raise SystemExit('nobody runs this here')\n"
 NOISE = {"expected.npz": files.RECORDED_NPZ, "README.md": b"# notes", "history.csv": b"1,2\n", ".DS_Store": b"x"}
 PAIR = {"architecture.json": files.ARCHITECTURE.encode(), "w.npz": files.NPZ}
 GRAPH = {"saved_model.pb": files.GRAPH, "assets/words.txt": b"a", **files.VARIABLES}
+JSON, YAML = files.ARCHITECTURE.encode(), files.YAML_ARCHITECTURE.encode()
+ZIPPED_CHECKPOINT = files.zipped(files.CHECKPOINT)
+TF1 = {"model.ckpt-9.meta": b"graph", "model.ckpt-9.index": b"i", "model.ckpt-9.data-00000-of-00001": b"d"}
+SHARDS = {"group1-shard1of2.bin": b"1", "group1-shard2of2": b"2"}
+CORE_ML = {"Manifest.json": files.MANIFEST.encode(), "Data/com.apple.CoreML/model.mlmodel": b"\x08\x07"}
 UNPACKED = {"config.json": files.ARCHITECTURE.encode(), "metadata.json": b"{}", "model.weights.h5": files.WEIGHTS_3}
 
 
@@ -32,6 +38,12 @@ def folder_of(path: Path, contents: Mapping[str, bytes]) -> Path:
 def gathered(path: Path, contents: Mapping[str, bytes]) -> Bundle:
     (path / "scratch").mkdir()
     return gather(folder_of(path, contents), path / "scratch")
+
+
+def archived(path: Path, contents: Mapping[str, bytes]) -> Bundle:
+    (path / "scratch").mkdir()
+    (path / "given.zip").write_bytes(files.zipped(contents))
+    return gather(path / "given.zip", path / "scratch")
 
 
 def slug_of(bundle: Bundle) -> str:
@@ -61,11 +73,41 @@ def test_it_works(tmp_path: Path) -> None:
         ({f"export/1/{name}": content for name, content in GRAPH.items()}, "saved_model"),
         (UNPACKED, "keras"),
         ({f"model/{name}": content for name, content in UNPACKED.items()}, "keras"),
+        ({"m.yaml": YAML, "w.npz": files.NPZ}, "json_npz"),
+        ({"m.json": JSON, "m.yaml": YAML, "w.npz": files.NPZ}, "json_npz"),
+        ({"m.json": JSON, "w.safetensors": files.SAFETENSORS}, "json_safetensors"),
+        ({"m.json": JSON, "model_weights.npy": files.OBJECTS}, "json_pickle"),
+        ({"m.json": JSON, "weights.joblib": HARMLESS}, "json_pickle"),
+        ({"m.json": JSON, "w.npz": files.NPZ, "tokenizer.pkl": HARMLESS}, "json_npz"),
+        ({"m.json": JSON, **files.CHECKPOINT}, "checkpoint"),
+        ({"m.yaml": YAML, **files.CHECKPOINT}, "checkpoint"),
+        ({"m.json": JSON, "checkpoint.zip": ZIPPED_CHECKPOINT}, "checkpoint"),
+        ({"m.json": JSON, **files.CHECKPOINT, "ckpt-1.index": b"i", "ckpt-1.data-00000-of-00001": b"d"}, "checkpoint"),
+        ({"arch.txt": JSON, "w.npz": files.NPZ}, "json_npz"),
+        ({"m.json": json.dumps(files.ARCHITECTURE).encode(), "w.npz": files.NPZ}, "json_npz"),
+        ({"m.json": JSON, "weights": files.WEIGHTS_3}, "weights_h5"),
+        ({name.rpartition("/")[2]: content for name, content in GRAPH.items()}, "saved_model"),
+        (TF1, "tf1_checkpoint"),
+        ({"old.ckpt": b"values", "old.ckpt.meta": b"graph"}, "tf1_checkpoint"),
+        ({"graph.pbtxt": b'node {\n  name: "v"\n  op: "VariableV2"\n}\n', **TF1}, "tf1_checkpoint"),
+        (
+            {"web/model.json": files.TFJS.encode(), **{f"web/{name}": data for name, data in SHARDS.items()}},
+            "tfjs_layers",
+        ),
+        ({"model.xml": files.OPENVINO, "model.bin": b"weights"}, "openvino"),
+        ({"m.onnx": files.ONNX_BESIDE, "model.data": b"weights"}, "onnx"),
+        ({f"m.mlpackage/{name}": content for name, content in CORE_ML.items()}, "coreml"),
+        (CORE_ML, "coreml"),
     ],
 )
 @pytest.mark.parametrize("noise", [{}, NOISE], ids=["alone", "among others"])
-def test_one_model(tmp_path: Path, contents: Mapping[str, bytes], noise: Mapping[str, bytes], slug: str) -> None:
-    assert slug_of(gathered(tmp_path, {**contents, **noise})) == slug
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_one_model(
+    tmp_path: Path, contents: Mapping[str, bytes], noise: Mapping[str, bytes], slug: str, packed: bool
+) -> None:
+    """A dropped folder and an archive of it mean the same."""
+    together = {**contents, **noise}
+    assert slug_of(archived(tmp_path, together) if packed else gathered(tmp_path, together)) == slug
 
 
 @pytest.mark.parametrize(
@@ -73,11 +115,36 @@ def test_one_model(tmp_path: Path, contents: Mapping[str, bytes], noise: Mapping
     [
         ({"a.keras": files.KERAS, "b.h5": files.WHOLE_H5}, "ambiguous-format", "a.keras, b.h5"),
         ({**PAIR, "model.keras": files.KERAS}, "ambiguous-format", "model.keras, architecture.json with w.npz"),
-        ({**PAIR, "w2.npz": files.NPZ}, "ambiguous-format", "architecture.json, w.npz, w2.npz"),
-        ({"a/saved_model.pb": b"1", "b/saved_model.pb": b"2"}, "ambiguous-format", "saved_model.pb, saved_model.pb"),
+        (
+            {**PAIR, "w2.npz": files.NPZ},
+            "ambiguous-format",
+            "architecture.json with w.npz, architecture.json with w2.npz",
+        ),
+        (
+            {"a/saved_model.pb": b"1", "b/saved_model.pb": b"2"},
+            "ambiguous-format",
+            "a/saved_model.pb, b/saved_model.pb",
+        ),
         ({"m.json": files.ARCHITECTURE.encode(), "notes.txt": b"x"}, "incomplete-model", "the file with its weights"),
         ({"m.json": files.ARCHITECTURE.encode(), **NOISE}, "incomplete-model", "m.json"),
         ({"w.npz": files.NPZ, **NOISE}, "incomplete-model", "the architecture (.json) is missing"),
+        (
+            {"m.json": JSON, "a.pkl": HARMLESS, "b.pkl": HARMLESS},
+            "ambiguous-format",
+            "m.json with a.pkl, m.json with b.pkl",
+        ),
+        ({"m.json": JSON, "w.npz": files.NPZ, **files.CHECKPOINT}, "ambiguous-format", "m.json with ckpt-2"),
+        ({"m.yaml": YAML, "notes.txt": b"x"}, "incomplete-model", "an architecture in YAML"),
+        (files.CHECKPOINT, "incomplete-model", "a TensorFlow checkpoint, which holds only weights (ckpt-2)"),
+        ({"m.json": JSON, "c.index": b"i", "c.data-00000-of-00002": b"d"}, "incomplete-model", "(1 of 2 .data files"),
+        (
+            {"c.meta": b"graph", "notes.txt": b"x"},
+            "incomplete-model",
+            "the checkpoint itself (.index and .data) is missing",
+        ),
+        ({"model.json": files.TFJS.encode(), "group1-shard2of2": b"2"}, "incomplete-model", "group1-shard1of2.bin is"),
+        ({"model.xml": files.OPENVINO, "notes.txt": b"x"}, "incomplete-model", "model.bin is missing"),
+        ({"m.onnx": files.ONNX_BESIDE, "notes.txt": b"x"}, "incomplete-model", "model.data is missing"),
         ({"notes.txt": b"x", "more.txt": b"y"}, "not-a-model", "a folder without a model in it"),
         ({".hidden": b"x"}, "not-a-model", "an empty folder"),
         ({"model.keras": files.KERAS[:-50], "README.md": b"x"}, "corrupt-file", "model.keras is damaged"),
@@ -118,3 +185,53 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "no", "there is no such file or folder"), (tmp_path / "pipe", "not a plain file")):
         with pytest.raises(UnreadablePath, match=reason):
             gather(path, tmp_path)
+
+
+def test_an_archive_of_one_model_stays_as_it_is(tmp_path: Path) -> None:
+    for name, contents in {"pair.zip": PAIR, "saved.zip": GRAPH, "keras.zip": UNPACKED, "tf1.zip": TF1}.items():
+        path, scratch = tmp_path / name, tmp_path / f"{name}.scratch"
+        path.write_bytes(files.zipped({**contents, "README.md": b"x"}))
+        scratch.mkdir()
+        assert gather(path, scratch) == Bundle(path, name)
+
+
+def test_the_only_model_of_an_archive_is_taken_out(tmp_path: Path) -> None:
+    bundle = archived(tmp_path, {"m/model.h5": files.WHOLE_H5, "m/expected.npz": files.RECORDED_NPZ})
+    assert (bundle.name, slug_of(bundle), bundle.left_out) == ("model.h5", "h5", ("m/expected.npz",))
+
+
+@pytest.mark.parametrize("name", ["w.npz", "saved_model.tar.gz", "torch.pt"])
+def test_what_is_known_by_its_members_is_not_unpacked(tmp_path: Path, name: str) -> None:
+    contents = {
+        "w.npz": files.NPZ,
+        "saved_model.tar.gz": files.SAVED_MODEL,
+        "torch.pt": files.zipped({"m/data.pkl": HARMLESS, "m/version": "3"}),
+    }
+    (tmp_path / name).write_bytes(contents[name])
+    assert gather(tmp_path / name, tmp_path / "no such folder") == Bundle(tmp_path / name, name)
+
+
+def test_archives_inside_are_opened_within_bounds(tmp_path: Path) -> None:
+    bomb = files.zipped({"../../evil.index": b"x"})
+    with pytest.raises(LarderError) as caught:
+        gathered(tmp_path, {"m.json": JSON, "checkpoint.zip": bomb})
+    assert caught.value.code == "path-traversal"
+
+
+def test_a_path_in_a_text_leads_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"s")
+    beside = files.ONNX_BESIDE.replace(b"\x0amodel.data", b"\x09../secret")
+    with pytest.raises(LarderError) as caught:
+        gathered(tmp_path, {"m.onnx": beside, "notes.txt": b"x"})
+    assert caught.value.code == "incomplete-model"
+
+
+def test_a_lonely_graph_names_its_other_half(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(files.ONNX_BESIDE)
+    with pytest.raises(LarderError, match=r"an ONNX graph, but model\.data is missing"):
+        gather(tmp_path / "m.onnx", tmp_path)
+
+
+def test_code_that_nobody_may_run_is_left_out(tmp_path: Path) -> None:
+    bundle = gathered(tmp_path, {"model.keras": files.KERAS, "custom_objects.py": CODE}).without_code()
+    assert (bundle.code, bundle.left_out) == (None, ("custom_objects.py",))

@@ -101,9 +101,14 @@ def test_bytes_decide(tmp_path: Path, name: str, content: bytes, slug: str) -> N
             "incomplete-model",
             "the file with its weights is missing",
         ),
-        ("w.npz", files.NPZ, "incomplete-model", "2 NumPy arrays, but the architecture is missing"),
+        ("w.npz", files.NPZ, "incomplete-model", "2 NumPy arrays, but the architecture (.json) is missing"),
         ("w.npy", files.NPY, "incomplete-model", "one NumPy array, but the architecture"),
-        ("w.weights.h5", files.WEIGHTS_3, "incomplete-model", "weights in HDF5, but the architecture is missing"),
+        (
+            "w.weights.h5",
+            files.WEIGHTS_3,
+            "incomplete-model",
+            "weights in HDF5, but the architecture (.json) is missing",
+        ),
         ("w.h5", files.WEIGHTS_2, "incomplete-model", "weights in HDF5"),
         ("w.zip", files.zipped({"w.weights.h5": files.WEIGHTS_3}), "incomplete-model", "weights in HDF5"),
         (
@@ -144,6 +149,17 @@ def test_bytes_decide(tmp_path: Path, name: str, content: bytes, slug: str) -> N
             "not-a-model",
             "an archive in which variables/variables.index is a Git-LFS pointer",
         ),
+        (
+            "m.yaml",
+            files.YAML_ARCHITECTURE.encode(),
+            "incomplete-model",
+            "an architecture in YAML, but the file with its",
+        ),
+        ("model.json", files.TFJS.encode(), "incomplete-model", "the model.json of a TensorFlow.js model"),
+        ("m.xml", files.OPENVINO, "incomplete-model", "the .bin file with its weights is missing"),
+        ("c.index", b"\x00\x01i", "incomplete-model", "the index of a TensorFlow checkpoint, but its .data file is"),
+        ("c.data-00000-of-00001", b"\x00\x01d", "incomplete-model", "the data of a TensorFlow checkpoint"),
+        ("c.meta", b"\x0a\x01\x02", "incomplete-model", "the graph of a TensorFlow 1 checkpoint"),
         ("a.h5", files.hdf5("temperature"), "not-a-model", "an HDF5 file without a Keras model in it"),
         ("a.bin", b"\x17\x2a\x00\xff\x00\x01", "unknown-format", "the bytes 17 2a 00 ff"),
         ("a.zip", files.zipped({"notes.txt": "hello"}), "not-a-model", "a ZIP archive with notes.txt"),
@@ -160,13 +176,7 @@ def test_bad_input_is_named(tmp_path: Path, name: str, content: bytes, code: str
     ("content", "found"),
     [
         (b"GGUF\x03\0\0\0", "a GGUF model"),
-        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:", "an ONNX model"),
-        (b"\x08\x07\x12\x08tf2onnx \x1a\x061.17.0", "an ONNX model"),
-        (b"\x0a\x1c\x0a\x05image\x12\x0bPlaceholder*", "a frozen TensorFlow graph"),
-        (b'\x10\0\0\0\0\0\0\0{"a":{"dtype":1}}', "safetensors weights without an architecture"),
         (files.zipped({"m/data.pkl": HARMLESS, "m/version": "3"}), "a PyTorch file"),
-        (b'{"format": "layers-model", "modelTopology": {}}', "a TensorFlow.js model"),
-        (b'<?xml version="1.0"?>\n<net name="Model0" version="11">', "an OpenVINO model"),
         (b"%PDF-1.7\n", "a PDF document"),
         (b"\x89PNG\r\n\x1a\n" + bytes(9), "an image"),
         (b"\xff\xd8\xff\xe0" + bytes(9), "an image"),
@@ -252,6 +262,18 @@ def test_texts_are_those_that_look_like_json(tmp_path: Path) -> None:
     texts = take(tmp_path, "a.zip", content).texts
     assert set(texts) == {"a.json", "c.json"}
     assert len(texts["c.json"]) == intake.HEAD
+
+
+def test_texts_are_also_architectures_in_yaml(tmp_path: Path) -> None:
+    content = files.zipped({"m/a.yaml": files.YAML_ARCHITECTURE, "other.yaml": "class_name_of: 1\nconfig: 2\n"})
+    assert list(take(tmp_path, "a.zip", content).texts) == ["m/a.yaml"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_keys_are_found_far_from_the_start(tmp_path: Path, packed: bool) -> None:
+    text = f'{{"modelTopology": {{"node": "{"x" * 300_000}"}}, "weightsManifest": []}}'
+    sample = take(tmp_path, "model.json", files.zipped({"m/model.json": text}) if packed else text.encode())
+    assert list(sample.json_keys.values()) == [{"modelTopology", "weightsManifest"}]
 
 
 def test_a_refusal_escapes_hostile_names(tmp_path: Path) -> None:

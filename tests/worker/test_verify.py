@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import verify
-from worker.errors import BadSamples, ModelError, NoResult
+from worker.errors import BadSamples, ModelError, NoResult, NotRunnable
 from worker.formats._format import TensorSpec, Tolerance
 from worker.report import Check, Verdict
 from worker.verify import GUESSES, Array, Guess, Seen, Terms, make_inputs, measure, pair
@@ -160,10 +160,17 @@ def test_without_values_nothing_is_verified() -> None:
 
 
 def test_a_result_that_does_not_open_differs() -> None:
-    verdict, reason, checks = verify.not_opened(ModelError(problem="its head is missing"))
+    verdict, reason, checks = verify.not_shown(ModelError(problem="its head is missing"))
     assert verdict is Verdict.DIFFERS
     assert named(checks) == {"load": False}
     assert "its head is missing" in reason
+
+
+def test_a_result_that_nothing_here_can_run_is_not_provable() -> None:
+    verdict, reason, checks = verify.not_shown(NotRunnable(problem="it runs on a phone"))
+    assert verdict is Verdict.NOT_PROVABLE
+    assert reason == "Converted, not run here: it runs on a phone."
+    assert named(checks) == {"values": None}
 
 
 # Inputs
@@ -285,3 +292,54 @@ def test_indices_that_are_declared_as_floats_are_whole(spec: TensorSpec, guess: 
         assert draw["ids"].dtype == np.float32
         assert np.array_equal(draw["ids"], np.floor(draw["ids"]))
         assert 0 <= draw["ids"].min() <= draw["ids"].max() < most
+
+
+def test_weights_alone_are_proven_by_their_bytes() -> None:
+    terms = Terms(TOLERANCE, exact_weights=True, weights_alone=True)
+    verdict, reason, checks = verify.judge(SEEN, Seen((), (), SEEN.weights, []), terms)
+    assert verdict is Verdict.VERIFIED
+    assert named(checks) == {"load": True, "weights": True}
+    assert "All 2 weight tensors are the same, bit for bit." in reason
+    more = Seen((), (), (*SEEN.weights, ("float32", (), "cc")), [])
+    assert verify.judge(SEEN, more, terms)[0] is Verdict.VERIFIED
+    assert verify.judge(SEEN, Seen((), (), SEEN.weights[:1], []), terms)[0] is Verdict.DIFFERS
+
+
+def test_weights_alone_that_are_not_comparable_prove_nothing() -> None:
+    terms = Terms(TOLERANCE, exact_weights=False, weights_alone=True)
+    assert verify.judge(SEEN, Seen((), (), SEEN.weights, []), terms)[0] is Verdict.NOT_PROVABLE
+
+
+LARGE = dataclasses.replace(SEEN, values=[], architecture="same layers")
+
+
+def test_a_large_model_is_proven_by_its_description_and_its_bytes() -> None:
+    verdict, reason, checks = verify.judge(LARGE, LARGE, TERMS)
+    assert verdict is Verdict.VERIFIED
+    assert named(checks) == {
+        "load": True,
+        "names": True,
+        "shapes": True,
+        "dtypes": True,
+        "weights": True,
+        "architecture": True,
+    }
+    assert "bit for bit" in reason
+
+
+@pytest.mark.parametrize(
+    ("result", "terms", "verdict"),
+    [
+        (dataclasses.replace(LARGE, architecture="others"), TERMS, Verdict.NOT_PROVABLE),
+        (dataclasses.replace(LARGE, architecture=""), TERMS, Verdict.NOT_PROVABLE),
+        (dataclasses.replace(LARGE, weights=SEEN.weights[:1]), TERMS, Verdict.DIFFERS),
+        (LARGE, Terms(TOLERANCE, exact_weights=False), Verdict.NOT_PROVABLE),
+    ],
+)
+def test_a_description_alone_proves_nothing(result: Seen, terms: Terms, verdict: Verdict) -> None:
+    assert verify.judge(LARGE, result, terms)[0] is verdict
+
+
+def test_values_that_are_there_are_compared_whatever_the_description_says() -> None:
+    both = dataclasses.replace(SEEN, architecture="same layers")
+    assert verify.judge(both, dataclasses.replace(both, values=[{"y": VALUES + 1}] * 2), TERMS)[0] is Verdict.DIFFERS

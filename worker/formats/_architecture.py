@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from worker.errors import CorruptFile, LambdaRefused, ModelError
@@ -18,15 +19,19 @@ Node = dict[str, Any]  # {"class_name": …, "config": …, perhaps "inbound_nod
 
 FUNCTIONAL = frozenset({"Functional", "Model", "Network", "Container", "Graph"})
 CONSTANT = "_CONSTANT_VALUE"  # ``1.0 - x`` is a call on this name
+_KERAS_1_WORDS = frozenset({"border_mode", "nb_filter", "inner_activation", "inner_init", "init", "W_regularizer"})
+YAML_SUFFIXES = (".yaml", ".yml")
+MOST_VALUES = 1_000_000  # in a YAML text: a model of a thousand layers has fifty thousand
 NETWORKS = FUNCTIONAL | {"Sequential"}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The root node of a model and the Keras version that wrote it ("" where the file does not say)."""
+    """The root node of a model, the Keras version that wrote it and its backend ("" where the file does not say)."""
 
     root: Node
     version: str = ""
+    backend: str = ""
 
     @property
     def legacy(self) -> bool:
@@ -36,17 +41,86 @@ class Architecture:
         module = str(self.root.get("module") or "")
         return not module or ".engine" in module
 
+    @property
+    def of_keras_1(self) -> bool:
+        """Is it described in the words of Keras 1? Not every file of that time says its version."""
+        configs = (node["config"] for node in objects(self.root) if isinstance(node.get("config"), dict))
+        return any(not _KERAS_1_WORDS.isdisjoint(config) for config in configs)
 
-def parse(text: str | bytes, name: str, version: str = "") -> Architecture:
-    """The architecture in a JSON text; the version inside it wins over ``version``."""
+
+def parse(text: str | bytes, name: str, version: str = "", backend: str = "") -> Architecture:
+    """The architecture in a JSON or YAML text; what it says itself of version and backend wins."""
+    root = _from_yaml(text, name) if name.endswith(YAML_SUFFIXES) else _from_json(text, name)
+    if not isinstance(root, dict) or "class_name" not in root or "config" not in root:
+        raise ModelError(problem=f"{name} holds data, but not the architecture of a Keras model")
+    said = str(root.get("keras_version") or version).removesuffix("-tf")
+    architecture = Architecture(root, said, str(root.get("backend") or backend))
+    return dataclasses.replace(architecture, root=without_markers(root)) if architecture.legacy else architecture
+
+
+def _from_json(text: str | bytes, name: str) -> Any:
     try:
-        root = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CorruptFile(name=name, problem=f"its architecture is not valid JSON ({error})") from error
-    if not isinstance(root, dict) or "class_name" not in root or "config" not in root:
-        raise ModelError(problem=f"{name} holds JSON, but not the architecture of a Keras model")
-    architecture = Architecture(root, str(root.get("keras_version") or version).removesuffix("-tf"))
-    return dataclasses.replace(architecture, root=without_markers(root)) if architecture.legacy else architecture
+
+
+def _from_yaml(text: str | bytes, name: str) -> Any:
+    """What ``to_yaml`` of Keras 1 and 2 wrote. Any tag that asks for more than plain data is refused."""
+    import yaml
+
+    try:
+        value = _plain_yaml_loader()(text).get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise CorruptFile(name=name, problem=f"its architecture is not plain YAML ({problem})") from error
+    _refuse_growth(value, name)
+    return value
+
+
+@cache
+def _plain_yaml_loader() -> Any:
+    """PyYAML's safe loader, which also knows the tags of tuples and texts that Keras' own dumper wrote."""
+    import yaml
+
+    loader: Any = type("PlainLoader", (yaml.SafeLoader,), {})  # adding to SafeLoader itself would change it for all
+    loader.add_constructor(f"{_PYTHON}tuple", _sequence)
+    for kind in ("str", "unicode"):
+        loader.add_constructor(f"{_PYTHON}{kind}", yaml.SafeLoader.construct_scalar)
+    loader.add_constructor(f"{_PYTHON}long", yaml.SafeLoader.construct_yaml_int)
+    for wrapper in _WRAPPERS:
+        loader.add_constructor(f"{_PYTHON}object/apply:{wrapper}", _unwrapped)
+    return loader
+
+
+def _sequence(loader: Any, node: Any) -> Any:
+    return loader.construct_sequence(node, deep=True)
+
+
+def _unwrapped(loader: Any, node: Any) -> Any:
+    """What TensorFlow wrapped around a list or a dictionary to keep track of it: the plain value inside."""
+    arguments = loader.construct_sequence(node, deep=True)
+    return arguments[0] if arguments else {}
+
+
+_PYTHON = "tag:yaml.org,2002:python/"
+_TRACKING = ("tensorflow.python.training.tracking.data_structures", "tensorflow.python.trackable.data_structures")
+_WRAPPERS = (
+    "builtins.dict",
+    *(f"{module}.{kind}" for module in _TRACKING for kind in ("ListWrapper", "_DictWrapper", "List")),
+)
+
+
+def _refuse_growth(value: Any, name: str) -> None:
+    """A few aliases of aliases stand for more than any memory holds."""
+    pending, count = [value], 0
+    while pending:
+        item = pending.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise CorruptFile(name=name, problem="its aliases stand for more values than any model has")
+        if isinstance(item, (dict, list)):
+            pending.extend(item.values() if isinstance(item, dict) else item)
 
 
 def without_markers(value: Any) -> Any:

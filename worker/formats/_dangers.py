@@ -43,6 +43,16 @@ EXPECTED = _names(
 )
 KERAS = ("keras.", "tf_keras.", "tensorflow.python.keras.", "tensorflow.keras.")
 
+# What puts functions and classes into a pickle as code, not by name
+CODE_CARRIERS = frozenset(
+    {
+        *(f"cloudpickle.cloudpickle.{name}" for name in ("_make_function", "_make_skeleton_class", "_make_skel_func")),
+        *("cloudpickle.cloudpickle._fill_function", "cloudpickle._make_skel_func", "dill._dill._create_function"),
+        *("dill._dill._create_code", "dill._dill._create_type", "dill.dill._create_function", "types.CodeType"),
+        *("types.FunctionType", "marshal.loads", "_marshal.loads"),
+    }
+)
+
 WHY = {
     Severity.DANGER: "it can start programs, run code, or read and write files",
     Severity.WARNING: "Larder does not know what it does",

@@ -31,6 +31,17 @@ HDF5_MARKERS = (
     b"_layer_checkpoint_dependencies",  # weights as Keras 2.12 and later lay them out
     b"vars",
 )
+# What ``Sample.json_keys`` looks for in JSON: what tells apart the texts of several formats, wherever it stands.
+JSON_MARKERS = (
+    b'"modelTopology"',  # TensorFlow.js, whose keys may stand megabytes apart
+    b'"weightsManifest"',
+    b'"layers-model"',
+    b'"graph-model"',
+    b'"class_name"',  # a Keras architecture
+    b'"config"',
+    b'"itemInfoEntries"',  # the list of a Core ML package's files
+    b'"nbformat"',
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,9 @@ class Sample:
     """What recognising looks at: bytes and names, nothing that was run or unpacked to disk.
 
     ``members`` is empty for a plain file. ``texts`` holds the first 64 KiB of members (or of the file, under its own
-    name) that look like JSON, and small Git-LFS pointers. ``hdf5`` gives, for each HDF5 file ("" is the file itself),
-    which of ``HDF5_MARKERS`` occur in it.
+    name) that look like JSON or like an architecture in YAML, and small Git-LFS pointers. ``json_keys`` gives, for each
+    of them that is JSON, which of ``JSON_MARKERS`` occur in its first 64 MiB, without their quotes. ``hdf5`` gives, for
+    each HDF5 file ("" is the file itself), which of ``HDF5_MARKERS`` occur in it.
     """
 
     name: str
@@ -56,6 +68,7 @@ class Sample:
     container: str = "file"  # file, zip, tar
     members: tuple[Member, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    json_keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
     hdf5: Mapping[str, frozenset[str]] = field(default_factory=dict)
     with_variables: frozenset[str] = frozenset()  # the saved_model.pb members that mention variables
 
@@ -150,6 +163,8 @@ TRAITS = {
     "weights": "it holds no weights.",
     "model-inside": "no model is stored inside it, only what its code would build.",
     "arrays-inside": "no arrays are stored inside it.",
+    "variables": "its weights are constants among the other numbers of a graph, and have no names of their own.",
+    "no-loops": "it has loops, which cannot be read back from a TensorFlow Lite file.",
 }
 # What else inspection may find out: facts for which a format has a sentence in ``refuses`` or ``changes``.
 FACTS = {
@@ -160,6 +175,10 @@ FACTS = {
     "recurrent": "it has recurrent layers with a free batch size",
     "preprocessing": "it prepares its own inputs",
     "half": "it computes in float16 or bfloat16",
+    "old-loops": "its loops are those of TensorFlow 1 (Switch, Merge)",
+    "old-lists": "its loops are those of TensorFlow 1, around lists of TensorFlow 2",
+    "fused-loops": "its loops hold operations that TensorFlow.js has fused",
+    "reset-after": "it has GRU layers with reset_after=True",
 }
 
 
@@ -188,6 +207,8 @@ class Loaded:
 
     ``run`` takes one array for each of ``inputs`` by name and returns one for each of ``outputs`` by name.
     ``weights`` yields (name, array) for every variable, in the file's own order, without optimizer variables.
+    ``architecture`` is a digest of the layers and their connections where the model is too large to be run for a proof:
+    two files with the same one and the same weights are the same model.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -195,6 +216,7 @@ class Loaded:
     run: Callable[[Arrays], Arrays]
     weights: Callable[[], Iterator[tuple[str, np.ndarray]]]
     findings: tuple[Finding, ...] = ()
+    architecture: str = ""
 
 
 @dataclass
@@ -255,6 +277,7 @@ class Format:
     refuses: facts about a model (``FACTS``) that keep it from becoming this format, each with a sentence that says why.
     changes: facts about a model that become something else in this format, each with the sentence that says what.
     tolerance_for: the tolerance under the given options, where it depends on them.
+    narrows: dtypes of inputs and outputs that the format does not have, each with the one that it holds instead.
     exact: weights come back bit for bit.
     """
 
@@ -272,9 +295,11 @@ class Format:
     refuses: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, str] = field(default_factory=dict)
     room: Room = Room()
+    narrows: Mapping[str, str] = field(default_factory=dict)
     exact: bool = False
     options: tuple[Option, ...] = ()
     snippet: str = ""  # "{file}" is replaced by the download's name
+    snippet_language: str = "python"  # or javascript
     needs: tuple[str, ...] = ()  # import names
     no_way_in: str = ""  # why nothing converts to it, in a sentence, where nothing does
     no_way_out: str = ""  # why it converts to nothing

@@ -6,13 +6,13 @@ TensorFlow 1; a graph of constants has neither fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.errors import UnsupportedOperation
-from worker.formats import _saved_model, saved_model
-from worker.formats._format import Hop, TensorSpec
+from worker.formats import _batch, _graphs, _half, _saved_model, saved_model
+from worker.formats._format import Hop, Loaded
+from worker.formats._graphs import Graph, Port
 from worker.report import Severity, declare
 
 SIGNATURES_DROPPED = declare(
@@ -20,75 +20,177 @@ SIGNATURES_DROPPED = declare(
     Severity.WARNING,
     "The result has one signature, {kept}. These were not carried over: {names}.",
 )
+FINISHED = "A finished graph"
 
 
-def frozen(path: Path, hop: Hop) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Wish:
+    """How a target wants its graph.
+
+    batch: the size of the first dimension, where the source leaves it free; None leaves it free.
+    single: compute in float32 what the source computes in float16 or bfloat16; inputs and outputs keep their types.
+    loops: keep While and If as operations with functions, instead of the Switch and Merge of TensorFlow 1.
+    """
+
+    batch: int | None = None
+    single: bool = False
+    loops: bool = False
+
+
+PLAIN = Wish()
+
+
+def frozen(path: Path, hop: Hop, wish: Wish = PLAIN) -> tuple[Any, Any]:
     """A concrete function of constants, with the inputs and outputs of the signature under their own names, and the
     module that owns it: converters that keep the names want both."""
+    return built(plain(path, hop, wish), wish.batch)
+
+
+def built(graph: Graph, batch: int | None = None, variables: bool = False) -> tuple[Any, Any]:
+    """What ``frozen`` gives, from a graph that is there already; with ``batch`` in place of a free first dimension.
+
+    ``variables`` keeps large weights out of the graph, as variables of the module: TensorFlow copies a graph many times
+    (37 times the weights were measured on the way to TensorFlow Lite), and variables hardly ever."""
     import tensorflow as tf
 
-    scratch = hop.scratch
-    loaded = saved_model.load(path, scratch)
-    inputs, outputs = loaded.inputs, [spec.name for spec in loaded.outputs]
-    folder = _saved_model.folder_in(path, scratch / "saved_model-source")
-    graph = _saved_model.serving_graph(_saved_model.read_proto(folder))
-    _note_dropped(list(_saved_model.signatures_of(graph)), hop)
-    if graph.HasField("object_graph_def"):
-        folded = _fold_function(path, scratch)
+    if batch is not None:
+        graph = _batch.with_fixed_lists(graph, batch)
+    module = tf.Module()
+    module.kept = _taken_out(graph) if variables else {}
+    serve = tf.function(_serving(graph, module.kept), input_signature=_tensor_specs(graph, batch), autograph=False)
+    module.serve = serve
+    return serve.get_concrete_function(), module
+
+
+LARGE = 2**20  # bytes of a constant that is worth a variable
+
+
+def _taken_out(graph: Graph) -> dict[str, Any]:
+    """The large constants of floating types as variables, by the names of their nodes."""
+    import tensorflow as tf
+
+    found = {}
+    for node in graph.definition.node:
+        tensor = node.attr["value"].tensor if node.op == "Const" else None
+        if tensor is not None and tensor.ByteSize() > LARGE and tf.dtypes.as_dtype(tensor.dtype).is_floating:
+            found[node.name] = tf.Variable(tf.make_ndarray(tensor), trainable=False)
+    return found
+
+
+def plain(path: Path, hop: Hop, wish: Wish = PLAIN) -> Graph:
+    """The signature as a GraphDef of constants alone, without what its outputs do not need.
+
+    The ports are in the order of the model's inputs and outputs, and have its names. The batch stays free here."""
+    loaded = saved_model.load(path, hop.scratch)
+    folder = _saved_model.folder_in(path, hop.scratch / "saved_model-source")
+    proto = _saved_model.serving_graph(_saved_model.read_proto(folder))
+    note_dropped(list(_saved_model.signatures_of(proto)), hop)
+    if proto.HasField("object_graph_def"):
+        graph = _fold_function(path, hop.scratch, loaded, wish.loops)
     else:
-        folded = _fold_session(folder, graph, inputs, outputs)
+        graph = _fold_session(folder, proto, loaded)
+    graph = _graphs.pruned(graph)
+    _graphs.refuse_tables(graph.definition, FINISHED)
+    _graphs.refuse_assignments(graph.definition, FINISHED)
+    return _half.in_single(graph, hop) if wish.single else graph
+
+
+def _serving(graph: Graph, kept: dict[str, Any]) -> Any:
+    names = [port.spec.name for port in graph.outputs]
 
     def serve(*tensors: Any) -> dict[str, Any]:
-        return dict(zip(outputs, folded(list(tensors)), strict=True))
+        values = {f"{name}:0": variable.read_value() for name, variable in kept.items()}
+        return dict(zip(names, _imported(graph, list(tensors), values), strict=True))
 
-    specs = [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in inputs]
-    module = tf.Module()
-    module.serve = tf.function(serve, input_signature=specs, autograph=False)
-    return module.serve.get_concrete_function(), module
+    return serve
 
 
-def _note_dropped(names: list[str], hop: Hop) -> None:
+def _tensor_specs(graph: Graph, batch: int | None) -> list[Any]:
+    import tensorflow as tf
+
+    return [tf.TensorSpec(fixed(port.spec.shape, batch), port.spec.dtype, name=port.spec.name) for port in graph.inputs]
+
+
+def fixed(shape: tuple[int | None, ...] | None, batch: int | None) -> tuple[int | None, ...] | None:
+    """The shape with this size in place of a free first dimension."""
+    return (batch, *shape[1:]) if shape and shape[0] is None else shape
+
+
+def _imported(graph: Graph, tensors: list[Any], values: dict[str, Any]) -> list[Any]:
+    """The graph built into the current one on these inputs, and with ``values`` in place of constants: shapes are
+    inferred anew from theirs. What computes in another precision than its edges have is cast there."""
+    import tensorflow as tf
+
+    results = [port.tensor for port in graph.outputs]
+    fed = {port.tensor: tensor for port, tensor in zip(graph.inputs, tensors, strict=True)}
+    types = {node.name: node.attr["dtype"].type for node in graph.definition.node if node.op == "Placeholder"}
+    edges = {key: tf.cast(value, types.get(key.split(":")[0], value.dtype)) for key, value in fed.items()}
+    within = {key: value for key, value in {**edges, **values}.items() if key not in results}
+    body = _without(graph.definition, {key.split(":")[0] for key in within})
+    found = tf.graph_util.import_graph_def(body, within, results, name="")
+    return [
+        tf.cast(edges.get(port.tensor, result), port.spec.dtype)
+        for port, result in zip(graph.outputs, found, strict=True)
+    ]
+
+
+def _without(definition: Any, names: set[str]) -> Any:
+    """The body alone: placeholders that nobody feeds any more would be left over in what is built."""
+    from tensorflow.core.framework import graph_pb2
+
+    body = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
+    body.node.extend(
+        node for node in definition.node if node.name not in names or node.op not in ("Placeholder", "Const")
+    )
+    return body
+
+
+def note_dropped(names: list[str], hop: Hop) -> None:
+    """Say which signatures a format with one entry leaves behind."""
     if others := _saved_model.left_behind(names):
         hop.add(SIGNATURES_DROPPED(kept=_saved_model.choose_signature(names), names=", ".join(others)))
 
 
-def _fold_function(path: Path, scratch: Path) -> Callable[[list[Any]], list[Any]]:
-    """For TensorFlow 2: the outputs of the function come in the order of their sorted names."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+def _fold_function(path: Path, scratch: Path, loaded: Loaded, loops: bool) -> Graph:
+    """For TensorFlow 2. The function that TensorFlow would build around its constants is not asked for: it costs the
+    weights once more in memory, and for loops that TensorFlow 1.15 exported it cannot be built."""
+    from tensorflow.python.framework import convert_to_constants
 
-    _, signature = saved_model.open_signature(path, scratch)
-    loaded = saved_model.load(path, scratch)
-    folded = convert_variables_to_constants_v2(signature)
-    if len(folded.inputs) != len(loaded.inputs):  # the handles of tables stay inputs
-        problem = "a finished graph has no place for the words in them; look them up before the model"
-        raise UnsupportedOperation(target="A finished graph", operation="lookup tables", problem=problem)
-    order, names = sorted(signature.structured_outputs), [spec.name for spec in loaded.outputs]
+    owner, signature = saved_model.open_signature(path, scratch)
+    assert owner  # what the function belongs to must outlive it
+    data = convert_to_constants._FunctionConverterDataInEager(signature, not loops, False)
+    definition, folded = convert_to_constants._replace_variables_by_constants(data)
+    captured = [signature.graph.internal_captures[place].name for place in folded]
+    left = [tensor.name for tensor in signature.inputs if tensor.name not in captured]
+    if len(left) != len(loaded.inputs):  # the handles of tables stay inputs
+        _graphs.refuse_tables(definition, FINISHED)
+    inputs = dict(zip(signature._arg_keywords, left, strict=False))
+    outputs = dict(zip(sorted(signature.structured_outputs), signature.outputs, strict=True))
+    return Graph(
+        definition,
+        tuple(Port(inputs[spec.name], spec) for spec in loaded.inputs),
+        tuple(Port(outputs[spec.name].name, spec) for spec in loaded.outputs),
+    )
 
-    def call(tensors: list[Any]) -> list[Any]:
-        results = dict(zip(order, _listed(folded(*tensors)), strict=True))
-        return [results[name] for name in names]
 
-    return call
-
-
-def _fold_session(
-    folder: Path, graph: Any, inputs: tuple[TensorSpec, ...], outputs: list[str]
-) -> Callable[[list[Any]], list[Any]]:
+def _fold_session(folder: Path, proto: Any, loaded: Loaded) -> Graph:
     """For TensorFlow 1: restored in a session, where reference variables still have values."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    signatures = _saved_model.signatures_of(graph)
+    signatures = _saved_model.signatures_of(proto)
     signature = signatures[_saved_model.choose_signature(list(signatures))]
-    fetched = [signature.outputs[name].name for name in outputs]
+    inputs = tuple(Port(signature.inputs[spec.name].name, spec) for spec in loaded.inputs)
+    outputs = tuple(Port(signature.outputs[spec.name].name, spec) for spec in loaded.outputs)
     with tf.Graph().as_default(), v1.Session() as session:
-        v1.saved_model.loader.load(session, list(graph.meta_info_def.tags), str(folder))
-        nodes = [name.split(":")[0] for name in fetched]
-        constants = v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), nodes)
-    imported = v1.wrap_function(lambda: tf.graph_util.import_graph_def(constants, name=""), [])
-    folded = imported.prune([signature.inputs[spec.name].name for spec in inputs], fetched)
-    return lambda tensors: _listed(folded(*tensors))
+        v1.saved_model.loader.load(session, list(proto.meta_info_def.tags), str(folder))
+        return Graph(constants_of(session, inputs, outputs), inputs, outputs)
 
 
-def _listed(results: Any) -> list[Any]:
-    return list(results) if isinstance(results, (list, tuple)) else [results]
+def constants_of(session: Any, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> Any:
+    """The session's graph with the values that its variables have now, as far as the outputs need it."""
+    import tensorflow as tf
+
+    nodes = [port.tensor.split(":")[0] for port in (*outputs, *inputs)]
+    graph = session.graph.as_graph_def()
+    return tf.compat.v1.graph_util.convert_variables_to_constants(session, graph, list(dict.fromkeys(nodes)))

@@ -10,28 +10,22 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from worker import archive
 from worker.errors import CorruptFile, IncompleteModel, ModelError
-from worker.formats import _weights
-from worker.formats._architecture import Architecture, parse
+from worker.formats import _checkpoint, _safetensors, _tensors, _weights
+from worker.formats._architecture import YAML_SUFFIXES, Architecture, parse, without_markers
 from worker.formats._files import files_below, named, the_only, unpacked
-from worker.report import Finding, Severity, declare
+from worker.formats._optimizer import Training
+from worker.formats._regions import Region, members_of, the_only_member
+from worker.report import Finding
 
-OPTIMIZER_DROPPED = declare(
-    "optimizer-dropped",
-    Severity.WARNING,
-    "The file also holds the optimizer's state, which was not carried over: training starts anew.",
-)
-COMPILE_DROPPED = declare(
-    "compile-dropped",
-    Severity.NOTE,
-    "The settings of compile() (loss, metrics, optimizer) were not carried over; call compile() before training.",
-)
+Weights = _weights.Rows | _weights.Flat | _weights.Tree | _weights.Labelled | _checkpoint.Objects
 
-Weights = _weights.Rows | _weights.Flat | _weights.Tree
+
+NO_TRAINING = Training({})
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,12 @@ class Stored:
     own_file: Path | None = None
     weights_file: Path | None = None
     vocabularies: Callable[[list[str]], dict[str, list[Any]]] = lambda names: {}  # of layers by name, where kept apart
-    findings: tuple[Finding, ...] = ()
+    training: Training = NO_TRAINING
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is lost in a target that keeps nothing of training."""
+        return self.training.dropped()
 
 
 def read_keras(path: Path, scratch: Path) -> Stored:
@@ -57,17 +56,27 @@ def read_keras(path: Path, scratch: Path) -> Stored:
     architecture = parse(config, path.name, version)
 
     def weights() -> Weights:
-        folder = _keras_folder(path, scratch)
-        return _weights.read_hdf5(folder / "model.weights.h5", _assets(folder))
+        members = members_of(path, scratch)
+        config = _keras_config(members, path.name)
+        beside = PurePosixPath(config.name).parent
+        found = next(item for item in members if item.name == str(beside / "model.weights.h5"))
+        return _weights.read_hdf5(found, _assets(members, f"{beside / 'assets'}/"))
 
-    return Stored(architecture, weights, own_file, findings=_compiled(architecture.root.get("compile_config")))
+    def state() -> list[tuple[str, Any]]:
+        return _optimizer_variables(_keras_folder(path, scratch) / "model.weights.h5")
+
+    compiled = architecture.root.get("compile_config")
+    said = compiled if isinstance(compiled, dict) else {}
+    training = Training(said, state if said.get("optimizer") else None, not architecture.legacy)
+    return Stored(architecture, weights, own_file, training=training)
 
 
-def _compiled(config: Any) -> tuple[Finding, ...]:
-    """What is lost of a model that was compiled when it was saved."""
-    if not isinstance(config, dict) or not config:
-        return ()
-    return (COMPILE_DROPPED(), OPTIMIZER_DROPPED()) if config.get("optimizer") else (COMPILE_DROPPED(),)
+def _optimizer_variables(path: Path) -> list[tuple[str, Any]]:
+    """The optimizer's variables in a ``.weights.h5``: numbered, without names."""
+    with _tensors.opened(path) as file:
+        _tensors.refuse_links(file, path.name)
+        group = file.get("optimizer/vars", {})
+        return [("", group[key][()]) for key in sorted(group, key=int)]
 
 
 def _keras_texts(path: Path, scratch: Path) -> tuple[bytes, bytes, Path]:
@@ -101,14 +110,21 @@ def _keras_folder(path: Path, scratch: Path) -> Path:
     return the_only(whole, folder, path.name, "config.json beside model.weights.h5").parent
 
 
-def _assets(folder: Path) -> dict[str, str]:
+def _keras_config(members: list[Region], name: str) -> Region:
+    """The config.json that stands beside a model.weights.h5."""
+    names = {item.name for item in members}
+    configs = [item for item in members if PurePosixPath(item.name).name == "config.json"]
+    whole = [item for item in configs if str(PurePosixPath(item.name).parent / "model.weights.h5") in names]
+    return the_only_member(whole, name, "config.json beside model.weights.h5")
+
+
+def _assets(members: list[Region], folder: str) -> dict[str, str]:
     """The vocabularies of a .keras archive by their path below assets/."""
-    root = folder / "assets"
-    found = files_below(root, lambda name: name == _weights.VOCABULARY) if root.is_dir() else []
-    return {item.relative_to(root).as_posix(): item.read_text(encoding="utf-8") for item in found}
+    found = [item for item in members if item.name.startswith(folder) and item.name.endswith(_weights.VOCABULARY)]
+    return {item.name.removeprefix(folder): b"".join(item.blocks()).decode() for item in found}
 
 
-def _json(text: bytes, name: str) -> dict[str, Any]:
+def _json(text: bytes | str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -118,8 +134,8 @@ def _json(text: bytes, name: str) -> dict[str, Any]:
 
 def read_h5(path: Path, scratch: Path) -> Stored:
     """A whole model in HDF5, of Keras 1, 2 or 3, whatever the file is called."""
-    with _weights.opened(path) as file:
-        _weights.refuse_links(file, path.name)
+    with _tensors.opened(path) as file:
+        _tensors.refuse_links(file, path.name)
         if "model_config" not in file.attrs:
             raise IncompleteModel(
                 name=path.name,
@@ -127,41 +143,86 @@ def read_h5(path: Path, scratch: Path) -> Stored:
                 missing="the architecture",
                 advice="Upload it together with the architecture JSON, in one archive.",
             )
-        version = file.attrs.get("keras_version", b"")
+        version, backend = (_text(file.attrs.get(name, "")) for name in ("keras_version", "backend"))
         text = file.attrs["model_config"]
-        findings = [COMPILE_DROPPED()] if "training_config" in file.attrs else []
-        findings += [OPTIMIZER_DROPPED()] if "optimizer_weights" in file else []
-    architecture = parse(text, path.name, version.decode() if isinstance(version, bytes) else str(version))
+        compiled = file.attrs.get("training_config")
+        with_state = "optimizer_weights" in file
+    architecture = parse(text, path.name, version, backend)
     own_file = named(path, scratch, ".h5")
-    return Stored(architecture, lambda: _weights.read_hdf5(path), own_file, own_file, findings=tuple(findings))
+    config = _training_config(_json(compiled, path.name) if compiled is not None else {})
+    state = partial(_optimizer_rows, path) if with_state else None
+    training = Training(config, state, not architecture.legacy)
+    return Stored(architecture, lambda: _weights.read_hdf5(path), own_file, own_file, training=training)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _training_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Keras 1 and 2 called the optimizer ``optimizer_config``."""
+    return {"optimizer": config.get("optimizer_config"), **config} if config else {}
+
+
+def _optimizer_rows(path: Path) -> list[tuple[str, Any]]:
+    with _tensors.opened(path) as file:
+        group = file["optimizer_weights"]
+        return [(name, group[name][()]) for name in _weights.names_in(group, "weight_names")]
 
 
 def read_json_npz(path: Path, scratch: Path) -> Stored:
     """An archive with an architecture JSON and the arrays of ``get_weights`` as .npz."""
-    architecture, folder = _architecture_in(path, scratch)
-    arrays = the_only(
-        files_below(folder, lambda name: name.endswith(".npz")), folder, path.name, "the .npz with weights"
-    )
-    return Stored(architecture, lambda: _weights.read_npz(arrays))
+    architecture, members = _architecture_in(path, scratch)
+    found = _the_only_called(members, lambda name: name.endswith(".npz"), path.name, "the .npz with weights")
+    return Stored(architecture, lambda: _weights.read_npz(found))
 
 
 def read_weights_h5(path: Path, scratch: Path) -> Stored:
     """An archive with an architecture JSON and weights in HDF5 of any layout."""
-    architecture, folder = _architecture_in(path, scratch)
-    found = the_only(files_below(folder, is_hdf5_name), folder, path.name, "the .h5 with weights")
-    return Stored(architecture, lambda: _weights.read_hdf5(found), None, found)
+    architecture, members = _architecture_in(path, scratch)
+    found = _the_only_called(members, is_hdf5_name, path.name, "the .h5 with weights")
+    return Stored(architecture, lambda: _weights.read_hdf5(found), None, found.path if found.is_whole else None)
+
+
+def read_json_safetensors(path: Path, scratch: Path) -> Stored:
+    """An archive with an architecture JSON and weights by name as safetensors."""
+    architecture, members = _architecture_in(path, scratch)
+    found = _the_only_called(members, lambda name: name.endswith(".safetensors"), path.name, "the .safetensors")
+    return Stored(architecture, lambda: _weights.Labelled(list(_safetensors.read(found).tensors)))
+
+
+def _the_only_called(members: list[Region], wanted: Callable[[str], bool], name: str, what: str) -> Region:
+    return the_only_member([item for item in members if wanted(item.name)], name, what)
 
 
 def is_hdf5_name(name: str) -> bool:
     return name.endswith((".h5", ".hdf5", ".keras"))
 
 
-def _architecture_in(path: Path, scratch: Path) -> tuple[Architecture, Path]:
+def _architecture_in(path: Path, scratch: Path) -> tuple[Architecture, list[Region]]:
+    """The architecture of an archive, and all files in it."""
+    members = members_of(path, scratch)
+    described = _texts_with(members, (".json",), b'"class_name"') or _texts_with(
+        members, YAML_SUFFIXES, b"class_name: "
+    )
+    found = the_only_member(described, path.name, "the architecture JSON")
+    return parse(b"".join(found.blocks()), PurePosixPath(found.name).name), members
+
+
+def _texts_with(members: list[Region], suffixes: tuple[str, ...], words: bytes) -> list[Region]:
+    return [item for item in members if item.name.endswith(suffixes) and words in item.head(1024 * 1024)]
+
+
+def read_checkpoint(path: Path, scratch: Path) -> Stored:
+    """An archive with an architecture and a TensorFlow checkpoint under any name."""
+    architecture, _ = _architecture_in(path, scratch)
     folder = unpacked(path, scratch)
-    texts = files_below(folder, lambda name: name.endswith(".json"))
-    described = [item for item in texts if b'"class_name"' in item.read_bytes()[: 1024 * 1024]]
-    found = the_only(described, folder, path.name, "the architecture JSON")
-    return parse(found.read_bytes(), found.name), folder
+    objects = _checkpoint.Objects(_checkpoint.prefix_in(folder, path.name))
+    training = Training({}, doubt=_CHECKPOINT_DOUBT if objects.has_optimizer else "")
+    return Stored(architecture, lambda: objects, vocabularies=objects.vocabularies, training=training)
+
+
+_CHECKPOINT_DOUBT = "a checkpoint does not say which optimizer it was, nor the loss"
 
 
 def read_saved_model(path: Path, scratch: Path) -> Stored:
@@ -175,7 +236,47 @@ def read_saved_model(path: Path, scratch: Path) -> Stored:
         raise ModelError(problem="it holds a graph of operations, not Keras layers")
     architecture = Architecture(root, str(root.get("keras_version") or "2").removesuffix("-tf"))
     weights = partial(_saved_model.keras_weights, folder)
-    return Stored(architecture, weights, folder, vocabularies=partial(_saved_model.vocabularies, folder))
+    vocabularies = partial(_saved_model.vocabularies, folder)
+    return Stored(architecture, weights, folder, vocabularies=vocabularies, training=_saved_training(folder, proto))
+
+
+def _saved_training(folder: Path, proto: Any) -> Training:
+    """The settings in the metadata of Keras 2, the optimizer's variables in the checkpoint."""
+    from worker.formats import _saved_model
+
+    metadata = _saved_model._root_metadata(folder, proto)
+    config = without_markers(metadata.get("training_config") or {})
+    objects = _checkpoint.Objects(folder / "variables" / "variables")
+    state = objects.optimizer_variables if config and objects.has_optimizer else None
+    return Training(_training_config(config), state)
+
+
+def read_tfjs_layers(path: Path, scratch: Path) -> Stored:
+    """The layers of a TensorFlow.js layers model."""
+    from worker.formats import _tfjs_layers
+
+    return _tfjs_layers.read(path, scratch)
+
+
+def read_model_in_pickle(path: Path, scratch: Path) -> Stored:
+    """The model inside of a pickle, which is not opened."""
+    from worker.formats import _pickles_models
+
+    return _pickles_models.stored(path, scratch)
+
+
+def read_json_pickle(path: Path, scratch: Path) -> Stored:
+    """An archive with an architecture and pickled weights."""
+    from worker.formats import _pickles_models
+
+    return _pickles_models.read_json_pickle(path, scratch)
+
+
+def read_data_pickle(path: Path, scratch: Path) -> Stored:
+    """A pickle of plain data around a .keras file."""
+    from worker.formats import data_pickle
+
+    return read_keras(data_pickle.take_out(path, scratch), scratch)
 
 
 READERS: dict[str, Callable[[Path, Path], Stored]] = {
@@ -183,5 +284,11 @@ READERS: dict[str, Callable[[Path, Path], Stored]] = {
     "h5": read_h5,
     "json_npz": read_json_npz,
     "weights_h5": read_weights_h5,
+    "json_safetensors": read_json_safetensors,
     "saved_model": read_saved_model,
+    "checkpoint": read_checkpoint,
+    "tfjs_layers": read_tfjs_layers,
+    "pickle": read_model_in_pickle,
+    "json_pickle": read_json_pickle,
+    "data_pickle": read_data_pickle,
 }

@@ -73,6 +73,18 @@ _SAME_ORDER = {
     "ones_like": "ones_like",
     "tile": "tile Tile",
     "where": "where SelectV2",
+    "arctan2": "math.atan2 atan2",
+    "arctan": "math.atan atan Atan",
+    "arcsin": "math.asin asin Asin",
+    "arccos": "math.acos acos Acos",
+    "sinh": "math.sinh sinh Sinh",
+    "cosh": "math.cosh cosh Cosh",
+    "reciprocal": "math.reciprocal Reciprocal Inv",
+    "isnan": "math.is_nan IsNan",
+    "isfinite": "math.is_finite IsFinite",
+    "log_sigmoid": "math.log_sigmoid",
+    "broadcast_to": "broadcast_to BroadcastTo",
+    "roll": "roll",
 }
 
 _SPELLED = {"identity": "copy"}
@@ -111,13 +123,67 @@ def _rearranged(ops: Any) -> dict[str, tuple[str, Callable[..., Any]]]:
         "math.reduce_min Min": ("min", _reduction(ops.min)),
         "math.reduce_prod Prod": ("prod", _reduction(ops.prod)),
         "math.l2_normalize nn.l2_normalize linalg.l2_normalize": ("rsqrt", _l2_normalize(ops)),
+        "math.reduce_std": ("std", _reduction(ops.std)),
+        "math.reduce_variance": ("var", _reduction(ops.var)),
+        "math.reduce_logsumexp": ("logsumexp", _reduction(ops.logsumexp)),
+        "math.reduce_any Any": ("any", _reduction(ops.any)),
+        "math.reduce_all All": ("all", _reduction(ops.all)),
+        **_picking(ops),
         "linalg.matmul matmul MatMul BatchMatMulV2": ("matmul", _matmul(ops)),
         "math.argmax ArgMax": ("argmax", lambda input, axis=0, output_type="": ops.argmax(input, axis)),
         "math.squared_difference SquaredDifference": ("square", lambda x, y: ops.square(ops.subtract(x, y))),
         "one_hot": ("one_hot", lambda indices, depth: ops.one_hot(indices, depth)),
-        "pad Pad": ("pad", lambda tensor, paddings: ops.pad(tensor, paddings)),
+        "pad Pad": ("pad", _pad(ops)),
         "__operators__.getitem": ("get_item", lambda tensor, slice_spec: ops.get_item(tensor, _slices(slice_spec))),
     }
+
+
+def _picking(ops: Any) -> dict[str, tuple[str, Callable[..., Any]]]:
+    """Operations that take tensors apart, pick from them, or put them in another order."""
+    return {
+        "split": ("split", lambda value, num_or_size_splits, axis=0: _split(ops, value, num_or_size_splits, axis)),
+        "unstack": ("unstack", lambda value, num=None, axis=0: ops.unstack(value, num, axis)),
+        "gather": ("take", _gather(ops)),
+        "reverse": ("flip", lambda tensor, axis: ops.flip(tensor, axis=tuple(axis))),
+        "repeat": ("repeat", lambda input, repeats, axis=None: ops.repeat(input, repeats, axis)),
+        "einsum linalg.einsum": ("einsum", lambda equation, *inputs: ops.einsum(equation, *inputs)),
+        "math.top_k nn.top_k": ("top_k", lambda input, k=1, sorted=True: ops.top_k(input, k, sorted)),
+        "math.argmin ArgMin": ("argmin", lambda input, axis=0, output_type="": ops.argmin(input, axis)),
+        "math.add_n AddN": ("sum", lambda inputs: ops.sum(ops.stack(inputs), axis=0)),
+        "nn.bias_add BiasAdd": ("add", lambda value, bias: ops.add(value, bias)),
+        "math.cumsum": ("cumsum", lambda x, axis=0: ops.cumsum(x, axis)),
+        "image.resize": ("image.resize", lambda images, size, method="bilinear": _resize(ops, images, size, method)),
+    }
+
+
+def _split(ops: Any, value: Any, sizes: Any, axis: int) -> Any:
+    """TensorFlow takes the sizes of the parts, keras.ops the places where they begin."""
+    if isinstance(sizes, int):
+        return ops.split(value, sizes, axis)
+    return ops.split(value, [sum(sizes[:count]) for count in range(1, len(sizes))], axis)
+
+
+def _gather(ops: Any) -> Callable[..., Any]:
+    def gather(params: Any, indices: Any, axis: int = 0, batch_dims: int = 0, validate_indices: Any = None) -> Any:
+        if batch_dims:
+            raise ModelError(problem="it gathers with batch_dims, which keras.ops.take does not have")
+        return ops.take(params, indices, axis=axis)
+
+    return gather
+
+
+def _pad(ops: Any) -> Callable[..., Any]:
+    def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any = 0) -> Any:
+        kind = mode.lower()
+        return ops.pad(tensor, paddings, kind, constant_values if kind == "constant" else None)
+
+    return pad
+
+
+def _resize(ops: Any, images: Any, size: Any, method: str) -> Any:
+    if method not in ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5"):
+        raise ModelError(problem=f"it resizes images with the method {method}, which keras.ops does not have")
+    return ops.image.resize(images, tuple(size), interpolation=method)
 
 
 def _by_position(operation: Callable[..., Any]) -> Callable[..., Any]:

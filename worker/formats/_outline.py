@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from worker.errors import LarderError
-from worker.formats import _live, _rebuild, _registry
-from worker.formats._architecture import Architecture, Node, input_specs, layers_of, name_of
+from worker.formats import _live, _plan, _rebuild, _registry, _weights
+from worker.formats._architecture import Architecture, Node, input_specs, layers_of, name_of, objects
 from worker.formats._format import LayerRow, Summary
+from worker.formats._repairs import RENAMED_CLASSES
 
 
-def summarise(architecture: Architecture) -> Summary:
+def summarise(architecture: Architecture, traits: frozenset[str] = frozenset()) -> Summary:
     """From a symbolic build where the model can be built, else from what the JSON says by itself."""
     base: dict[str, Any] = {
         "custom_objects": tuple(_registry.unknown_classes(architecture, _rebuild.LEGACY_NAMES)),
         "producer": {"keras": architecture.version} if architecture.version else {},
-        "traits": frozenset({"keras-config", "weights"}),
+        "traits": frozenset({"keras-config", "weights"}) | traits | facts(architecture.root),
     }
     try:
         model = _symbolic(architecture)
@@ -31,11 +32,49 @@ def summarise(architecture: Architecture) -> Summary:
     )
 
 
-def _symbolic(architecture: Architecture) -> Any:
-    """The model with shapes but no values: inside this scope Keras makes no arrays."""
-    import keras
+_CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+# Kinds of layers with a fact about them (``FACTS``).
+_KINDS = {
+    "strings": frozenset({"TextVectorization", "StringLookup", "Hashing", "HashedCrossing"}),
+    "tables": _weights.LOOKUPS,
+    "recurrent": frozenset({"RNN", "SimpleRNN", "LSTM", "GRU", "CuDNNLSTM", "CuDNNGRU", *_CONV_LSTM}),
+    "preprocessing": frozenset({"Normalization", "Rescaling", "Resizing", "CenterCrop", "Discretization"})
+    | frozenset({"CategoryEncoding", "Hashing", "HashedCrossing"})
+    | _weights.LOOKUPS,
+}
 
-    with keras.StatelessScope(initialize_variables=False):
+
+def facts(root: Node) -> frozenset[str]:
+    """What the kinds of the layers, the types they compute in and a free batch size say of a model."""
+    nodes = [node for node in objects(root) if isinstance(node.get("config"), dict)]
+    kinds = {str(node["class_name"]).split(">")[-1] for node in nodes}
+    kinds = {RENAMED_CLASSES.get(kind, kind) for kind in kinds}
+    found = {fact for fact, members in _KINDS.items() if kinds & members}
+    if any(node["config"].get("dtype") == "string" for node in nodes):
+        found.add("strings")
+    if any(node["class_name"] == "GRU" and node["config"].get("reset_after") for node in nodes):
+        found.add("reset-after")
+    if any("float16" in str(_policy(node["config"].get("dtype"))) for node in nodes):
+        found.add("half")
+    if "recurrent" in found and not _has_free_batch(root):
+        found.discard("recurrent")
+    return frozenset(found)
+
+
+def _policy(dtype: Any) -> Any:
+    """A layer's type or policy, which may be an object."""
+    inner = dtype.get("config") if isinstance(dtype, dict) else None
+    return inner.get("name") if isinstance(inner, dict) else dtype
+
+
+def _has_free_batch(root: Node) -> bool:
+    """Nobody says a size for the batch: every input's first dimension is open, or not in the file."""
+    return not any(spec.shape and spec.shape[0] is not None for spec in input_specs(root))
+
+
+def _symbolic(architecture: Architecture) -> Any:
+    """The model with shapes but no values."""
+    with _plan.hollow():
         model = _rebuild.rebuild(architecture).model
     _live.require_interface(model)
     return model

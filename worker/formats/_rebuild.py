@@ -28,7 +28,7 @@ from worker.formats._architecture import (
 )
 from worker.report import Finding
 
-LEGACY_NAMES = frozenset(_repairs.RENAMED_CLASSES) | _ops.OPERATION_LAYERS | {"ThresholdedReLU"}
+LEGACY_NAMES = frozenset(_repairs.RENAMED_CLASSES) | _ops.OPERATION_LAYERS | {"ThresholdedReLU", "Merge"}
 
 
 @dataclass
@@ -56,6 +56,7 @@ class _Site:
 
     legacy: bool
     findings: list[Finding] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the id of a layer: arguments for its calls
 
     def note(self, *findings: Finding) -> None:
         self.findings.extend(item for item in findings if item not in self.findings)
@@ -119,9 +120,10 @@ def _construct(node: Node, site: _Site) -> Any:
     _rename(draft.config, site)
     nested = {key: _nested(value, site) for key, value in draft.config.items() if key in _NESTED}
     cls = custom or known[draft.kind]
-    if nested:
-        return cls(**{**draft.config, **nested})
-    return cls.from_config(draft.config)
+    made = cls(**{**draft.config, **nested}) if nested else cls.from_config(draft.config)
+    if draft.call:
+        site.calls[id(made)] = draft.call
+    return made
 
 
 _NESTED = ("layer", "backward_layer", "cell", "cells")
@@ -179,7 +181,8 @@ def _stack_input(node: Node, nodes: list[Node], parts: list[Part]) -> list[Any]:
 
 
 def _plain_dtype(node: Node) -> str | None:
-    dtype = node["config"].get("dtype") if isinstance(node["config"], dict) else None
+    config = node["config"] if isinstance(node["config"], dict) else {}
+    dtype = config.get("dtype") or config.get("input_dtype")
     return dtype if isinstance(dtype, str) and "_" not in dtype else None
 
 
@@ -192,7 +195,7 @@ def _input(node: Node) -> Any:
     shape = config.get("batch_input_shape") or config.get("batch_shape")
     return keras.Input(
         batch_shape=tuple(shape) if shape is not None else None,
-        dtype=config.get("dtype"),
+        dtype=config.get("dtype") or config.get("input_dtype"),
         sparse=bool(config.get("sparse")),
         name=_repairs.clean_name(name_of(node)),
     )
@@ -317,8 +320,9 @@ class _Network:
         args = [self._resolve(item) for item in call.args]
         kwargs = {key: self._resolve(value) for key, value in call.kwargs.items()}
         kwargs = {key: value for key, value in kwargs.items() if not (key in _OPTIONAL and not _is_given(value))}
+        layer = self.parts[call.layer].layer
         try:
-            result = self.parts[call.layer].layer(*args, **kwargs)
+            result = layer(*args, **kwargs, **self.site.calls.get(id(layer), {}))
         except Exception as error:  # whatever a layer's build and call meet
             kind = self.parts[call.layer].kind
             raise ModelError(problem=f"layer {call.layer} ({kind}) does not take its input: {error}") from error

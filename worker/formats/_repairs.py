@@ -6,6 +6,7 @@ Keras 3 does anyway. Nothing here imports TensorFlow or Keras.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ _REMOVED: dict[tuple[str, str], tuple[Any, ...]] = {
     ("*", "time_major"): (False,),
     ("*", "implementation"): (ANY,),
     ("*", "input_length"): (ANY,),
+    ("*", "input_dim"): (ANY,),  # of Keras 1, which says the shape of the input beside it
     ("*", "ragged"): (False,),
     ("*", "sparse"): (False,),
     ("Embedding", "sparse"): (ANY,),
@@ -79,7 +81,48 @@ RENAMED_CLASSES = {
     "UnifiedGRU": "GRU",
     "GRUV2": "GRU",
     "LSTMV2": "LSTM",
+    "CuDNNLSTM": "LSTM",
+    "CuDNNGRU": "GRU",
+    "Convolution1D": "Conv1D",
+    "Convolution2D": "Conv2D",
+    "Convolution3D": "Conv3D",
+    "AtrousConvolution1D": "Conv1D",
+    "AtrousConvolution2D": "Conv2D",
+    "Deconvolution2D": "Conv2DTranspose",
+    "SeparableConvolution2D": "SeparableConv2D",
+    "TimeDistributedDense": "Dense",
 }
+CUDNN = frozenset({"CuDNNLSTM", "CuDNNGRU"})
+# Arguments in the words of Keras 1, and what they have been called since Keras 2. Only where the layer takes no such
+# argument today: an Embedding still has its output_dim.
+_KERAS_1 = {
+    "output_dim": "units",
+    "nb_filter": "filters",
+    "filter_length": "kernel_size",
+    "border_mode": "padding",
+    "subsample": "strides",
+    "subsample_length": "strides",
+    "stride": "strides",
+    "atrous_rate": "dilation_rate",
+    "dim_ordering": "data_format",
+    "pool_length": "pool_size",
+    "length": "size",
+    "bias": "use_bias",
+    "p": "rate",
+    "sigma": "stddev",
+    "inner_activation": "recurrent_activation",
+    "dropout_W": "dropout",
+    "dropout_U": "recurrent_dropout",
+}
+_KERAS_1_SIZES = (("nb_row", "nb_col"), ("kernel_dim1", "kernel_dim2", "kernel_dim3"))
+_DATA_FORMATS = {"tf": "channels_last", "th": "channels_first", "default": "channels_last"}
+# How weights start, are held and are punished matters to training from the beginning alone.
+_KERAS_1_TRAINING = re.compile(
+    r"((inner|gamma|beta|forget_bias|depthwise|pointwise)_)?init|[WUb]_(regularizer|constraint)|activity_regularizer"
+    r"|(gamma|beta|depthwise|pointwise)_(regularizer|constraint)|consume_less|weights|create_input_layer"
+)
+_AS_GRAPH = "a format that holds a graph (SavedModel, ONNX, TensorFlow Lite) can be made from it"
+_MERGES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximum", "concat": "Concatenate"}
 _RENAMED_VALUES = {
     ("output_mode", "binary"): "multi_hot",
     ("output_mode", "tf-idf"): "tf_idf",
@@ -147,6 +190,28 @@ THRESHOLDED = declare(
     Severity.NOTE,
     "ThresholdedReLU is gone; ReLU with threshold {value} computes the same.",
 )
+KERAS_1 = declare(
+    "repaired-keras-1",
+    Severity.NOTE,
+    "{layer} was described in the words of Keras 1, which were replaced: {arguments}.",
+)
+TRAINING_LEFT_OUT = declare(
+    "repaired-training-argument",
+    Severity.NOTE,
+    "{layer} has arguments of Keras 1 about how weights start or are held while training ({arguments}), which were "
+    "left out; the weights themselves are in the file.",
+)
+MERGE = declare("repaired-merge", Severity.NOTE, "Merge with mode {value} is the layer {new} now.")
+CAUSAL = declare(
+    "repaired-causal-attention",
+    Severity.NOTE,
+    "{layer} was made with causal=True; that is use_causal_mask=True at its call now.",
+)
+CUDNN_LAYER = declare(
+    "repaired-cudnn",
+    Severity.NOTE,
+    "{layer} only ran on GPUs. {new} with the same weights computes the same everywhere.",
+)
 RENAMED_LAYER = declare(
     "renamed", Severity.WARNING, "Keras 3 takes no slash in a name: {name} is called {new} in the result."
 )
@@ -159,6 +224,7 @@ class Draft:
     kind: str
     config: dict[str, Any]
     legacy: bool = True
+    call: dict[str, Any] = field(default_factory=dict)  # arguments that are given when the layer is called
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -172,18 +238,105 @@ def repair(draft: Draft, accepted: Callable[[str], frozenset[str]]) -> None:
     they say nothing, and refused with the field's name where they do."""
     name_policy(draft)
     if draft.legacy:
-        for change in (rename_class, spell_out_reset_after, keep_hard_sigmoid, replace_thresholded_relu):
+        for change in (replace_merge, name_cudnn, rename_class, replace_thresholded_relu):
+            change(draft)
+        read_keras_1(draft, accepted(draft.kind))
+        for change in (spell_out_reset_after, keep_hard_sigmoid):
+            change(draft)
+        for change in (refuse_other_statistics, refuse_time_first, move_causal):
             change(draft)
         for change in (rename_arguments, use_one_axis, simplify_initializers, free_vocabulary_dtype):
             change(draft)
     drop_arguments(draft, accepted(draft.kind))
 
 
+def replace_merge(draft: Draft) -> None:
+    """Keras 1 had one layer for all ways to put tensors together."""
+    if draft.kind != "Merge":
+        return
+    mode = draft.config.get("mode")
+    if draft.config.get("layers") or not isinstance(mode, str) or mode not in _MERGES:
+        raise ModelError(problem=f"its Merge layer (mode {mode!r}) has no equal in Keras 3")
+    draft.kind = _MERGES[mode]
+    draft.findings.append(MERGE(value=mode, new=draft.kind))
+    axis = {"axis": draft.config.get("concat_axis", -1)} if mode == "concat" else {}
+    draft.config = {"name": draft.config.get("name"), **axis}
+
+
+def name_cudnn(draft: Draft) -> None:
+    """Their arguments are those of today's layers, whose defaults compute what cuDNN did."""
+    if draft.kind in CUDNN:
+        draft.findings.append(CUDNN_LAYER(layer=draft.kind, new=RENAMED_CLASSES[draft.kind]))
+        if draft.kind == "CuDNNGRU":
+            draft.config["reset_after"] = True
+
+
+def read_keras_1(draft: Draft, accepted: frozenset[str]) -> None:
+    """Arguments of Keras 1 in today's words; a layer of later releases has none of them."""
+    said = []
+    for names in _KERAS_1_SIZES:
+        if set(names) <= set(draft.config) - accepted:
+            draft.config["kernel_size"] = [draft.config.pop(name) for name in names]
+            said.append(f"{', '.join(names)} → kernel_size")
+    for old in sorted(set(draft.config) & set(_KERAS_1) - accepted):
+        draft.config[_KERAS_1[old]] = draft.config.pop(old)
+        said.append(f"{old} → {_KERAS_1[old]}")
+    if said:
+        draft.findings.append(KERAS_1(layer=draft.kind, arguments=", ".join(said)))
+        _name_data_format(draft)
+    leave_out_training(draft, accepted)
+
+
+def _name_data_format(draft: Draft) -> None:
+    value = draft.config.get("data_format")
+    if value in _DATA_FORMATS:
+        draft.config["data_format"] = _DATA_FORMATS[value]
+
+
+def leave_out_training(draft: Draft, accepted: frozenset[str]) -> None:
+    unknown = sorted(key for key in set(draft.config) - accepted if _KERAS_1_TRAINING.fullmatch(key))
+    for key in unknown:
+        del draft.config[key]
+    if draft.kind == "Embedding" and "dropout" in draft.config:
+        unknown += ["dropout"] if draft.config.pop("dropout") else []
+    if isinstance(draft.config.get("activity_regularizer"), dict) and "name" in draft.config["activity_regularizer"]:
+        del draft.config["activity_regularizer"]
+        unknown.append("activity_regularizer")
+    if unknown:
+        draft.findings.append(TRAINING_LEFT_OUT(layer=draft.kind, arguments=", ".join(unknown)))
+
+
+def refuse_other_statistics(draft: Draft) -> None:
+    """A BatchNormalization that normalises in a way of its own: the numbers would be others, so nothing is guessed."""
+    if draft.kind != "BatchNormalization":
+        return
+    if draft.config.pop("mode", 0) not in (0, None):
+        raise ModelError(problem="its BatchNormalization has a mode other than 0, which only Keras 1 had")
+    if draft.config.get("renorm"):
+        raise ModelError(
+            problem=f"its BatchNormalization was trained with renorm=True, which Keras 3 does not have; {_AS_GRAPH}"
+        )
+
+
+def refuse_time_first(draft: Draft) -> None:
+    if draft.config.get("time_major"):
+        raise ModelError(
+            problem=f"its {draft.kind} reads the time before the batch (time_major=True), which Keras 3 does not have; "
+            + _AS_GRAPH
+        )
+
+
+def move_causal(draft: Draft) -> None:
+    if draft.kind in {"Attention", "AdditiveAttention"} and draft.config.pop("causal", False):
+        draft.call["use_causal_mask"] = True
+        draft.findings.append(CAUSAL(layer=draft.kind))
+
+
 def rename_class(draft: Draft) -> None:
     new = RENAMED_CLASSES.get(draft.kind)
-    if new:
+    if new and not draft.kind.startswith("CuDNN"):
         draft.findings.append(RENAMED_CLASS(layer=draft.kind, new=new))
-        draft.kind = new
+    draft.kind = new or draft.kind
 
 
 def name_policy(draft: Draft) -> None:
@@ -202,10 +355,15 @@ def spell_out_reset_after(draft: Draft) -> None:
 
 
 def keep_hard_sigmoid(draft: Draft) -> None:
-    for key in ("activation", "recurrent_activation"):
-        if draft.config.get(key) == "hard_sigmoid":
+    for key in [key for key in draft.config if key.endswith("activation")]:
+        if _function_name(draft.config[key]) == "hard_sigmoid":
             draft.config[key] = HARD_SIGMOID
             draft.findings.append(HARD_SIGMOID_KEPT())
+
+
+def _function_name(value: Any) -> Any:
+    """A function is a text, or an object around one in files of Keras 2.12 and later."""
+    return value.get("config") if isinstance(value, dict) and value.get("class_name") == "function" else value
 
 
 def replace_thresholded_relu(draft: Draft) -> None:

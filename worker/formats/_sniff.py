@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from worker.formats._format import Sample
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_YAML_CLASS = re.compile(r"^class_name: ", re.MULTILINE)
+_YAML_CONFIG = re.compile(r"^config:", re.MULTILINE)
 GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
 
@@ -41,7 +44,28 @@ def holds_architecture(sample: Sample) -> bool:
     """Is there an architecture JSON in the archive, with its weights apart?"""
     if sample.container == "file" or holds_saved_model(sample) or holds_keras_archive(sample):
         return False
-    return any('"class_name"' in text and '"config"' in text for text in sample.texts.values())
+    return any(_describes_layers(text) for text in sample.texts.values())
+
+
+def _describes_layers(text: str) -> bool:
+    """JSON as every release writes it, or YAML as ``to_yaml`` of Keras 1 and 2 did."""
+    return ('"class_name"' in text and '"config"' in text) or is_yaml_architecture(text)
+
+
+def is_yaml_architecture(text: str) -> bool:
+    return bool(_YAML_CLASS.search(text)) and bool(_YAML_CONFIG.search(text))
+
+
+def holds_checkpoint(sample: Sample) -> bool:
+    """``prefix.index`` beside ``prefix.data-00000-of-00001``, wherever they are."""
+    paths = set(map(str, _paths(sample)))
+    indexed = [path.removesuffix(".index") for path in paths if path.endswith(".index")]
+    return any(path.startswith(f"{prefix}.data-") for prefix in indexed for path in paths)
+
+
+def members_called(sample: Sample, suffix: str) -> list[PurePosixPath]:
+    """The files in an archive whose names end like this."""
+    return [path for path in _paths(sample) if path.name.endswith(suffix)]
 
 
 def _paths(sample: Sample) -> list[PurePosixPath]:

@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from worker.errors import LarderError, ModelError
-from worker.formats import _live, _outline, _rebuild, _registry, _weights
-from worker.formats._architecture import Architecture, input_shape_of, refuse_unsafe
+from worker.formats import _live, _old_weights, _optimizer, _outline, _plan, _rebuild, _registry, _stream, _weights
+from worker.formats._architecture import Architecture, input_shape_of, objects, refuse_unsafe
 from worker.formats._files import named
 from worker.formats._format import Converter, Hop, Loaded, Summary
 from worker.formats._keras_files import READERS, Stored
+from worker.formats._regions import check_members
+from worker.formats._repairs import CUDNN
 from worker.formats._weights import LOOKUPS
 from worker.report import Finding, Severity, declare
 
-KERAS_SOURCES = ("keras", "h5", "json_npz", "weights_h5", "saved_model")
+KERAS_SOURCES = (
+    *("keras", "h5", "json_npz", "weights_h5", "json_safetensors", "saved_model"),
+    *("checkpoint", "tfjs_layers", "pickle", "json_pickle", "data_pickle"),
+)
+# Pickles may hold a SavedModel as it is, or arrays without a model: their own converters know
+OTHERWISE = {("pickle", "saved_model"), ("pickle", "safetensors")}
 REBUILT = declare(
     "rebuilt",
     Severity.NOTE,
@@ -41,6 +49,7 @@ class Opened:
 
     model: Any
     findings: tuple[Finding, ...]
+    part: _rebuild.Part | None = None  # its layers in the order of the file
 
 
 Writer = Callable[[Any, Path, Hop], None]
@@ -63,6 +72,29 @@ def open_model(slug: str, path: Path, scratch: Path) -> Opened:
     return _open(_Key(read(slug, path, scratch)))
 
 
+def open_trained(slug: str, path: Path, scratch: Path) -> Opened:
+    """``open_model``, compiled as the file says and with the optimizer's state, for targets that hold both."""
+    return _trained(slug, path, scratch, state=True)
+
+
+def open_compiled(slug: str, path: Path, scratch: Path) -> Opened:
+    """``open_model``, compiled as the file says, for targets that hold the settings alone."""
+    return _trained(slug, path, scratch, state=False)
+
+
+def _trained(slug: str, path: Path, scratch: Path, *, state: bool) -> Opened:
+    opened, training = open_model(slug, path, scratch), read(slug, path, scratch).training
+    if opened.part is None or not training.traits:
+        return opened
+    lost = {finding.code for finding in training.dropped()}
+    findings = [finding for finding in opened.findings if finding.code not in lost]
+    return Opened(
+        opened.model,
+        (*findings, *_optimizer.restore(opened.model, opened.part, training, state=state)),
+        opened.part,
+    )
+
+
 class _Key:
     """Stored, hashed by identity: ``_read`` gives the same object for the same file."""
 
@@ -83,7 +115,9 @@ def _open(key: _Key) -> Opened:
     if stored.architecture.legacy:
         return _rebuilt(stored)
     try:
-        return Opened(_ready(_with_interface(_load_as_is(stored), stored.architecture)), stored.findings)
+        loaded = _load_as_is(stored)
+        model = _ready(_with_interface(loaded, stored.architecture))
+        return Opened(model, stored.findings, _weights.part_of(loaded))
     except LarderError:
         raise
     except Exception as error:  # Keras raises whatever its loaders meet; our own reader may still know the way
@@ -109,10 +143,11 @@ def _load_as_is(stored: Stored) -> Any:
     import keras
 
     _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES)
+    if plan := _plan.remembered(stored):
+        return plan.awake()
     if stored.own_file is not None:
         return keras.saving.load_model(str(stored.own_file), compile=False, safe_mode=True)
-    root = {key: value for key, value in stored.architecture.root.items() if key != "compile_config"}
-    model = keras.saving.deserialize_keras_object(root, safe_mode=True)
+    model = _plan.deserialized(stored.architecture.root)
     weights = stored.weights()
     if isinstance(weights, _weights.Tree) and stored.weights_file is not None:
         model.load_weights(str(named(stored.weights_file, stored.weights_file.parent, ".weights.h5")))
@@ -124,10 +159,19 @@ def _load_as_is(stored: Stored) -> Any:
 def _rebuilt(stored: Stored) -> Opened:
     rebuilt = _rebuild.rebuild(stored.architecture)
     model = _with_interface(rebuilt.model, stored.architecture)
-    stored.weights().fill(rebuilt.part)
+    weights, rearranged = _modern_weights(stored, rebuilt.part)
+    weights.fill(rebuilt.part)
     _restore_vocabularies(model, stored)
-    said = REBUILT(version=stored.architecture.version or "2 or older")
-    return Opened(_ready(model), (*stored.findings, said, *rebuilt.findings))
+    return Opened(_ready(model), (*stored.findings, *_said(stored), *rebuilt.findings, *rearranged), rebuilt.part)
+
+
+def _modern_weights(stored: Stored, part: _rebuild.Part) -> tuple[Any, list[Finding]]:
+    architecture = stored.architecture
+    return _old_weights.modernised(stored.weights(), part, architecture.of_keras_1, architecture.backend)
+
+
+def _said(stored: Stored) -> tuple[Finding, ...]:
+    return (REBUILT(version=stored.architecture.version or "2 or older"),)
 
 
 def _restore_vocabularies(model: Any, stored: Stored) -> None:
@@ -193,6 +237,9 @@ def load(slug: str) -> Callable[[Path, Path], Loaded]:
     def load_file(path: Path, scratch: Path) -> Loaded:
         stored = read(slug, path, scratch)
         refuse_unsafe(stored.architecture)
+        plan = _plan.of_large(slug, path, stored)
+        if plan is not None and not stored.architecture.legacy:
+            return _plan.loaded(plan, lambda: _live.loaded(_open(_Key(stored)).model))
         independent = _independent(_Key(stored)) if stored.architecture.legacy else None
         return _live.loaded(_open(_Key(stored)).model if independent is None else independent)
 
@@ -210,11 +257,31 @@ def _independent(key: _Key) -> Any:
 
 def _attempt(reader: Callable[[Stored], Any], stored: Stored) -> Any:
     try:
-        model = reader(stored)
+        with _without_gradients():
+            model = reader(stored)
         _live.require_interface(model)
     except Exception:  # whatever an old loader meets: there may be another way
         return None
     return model
+
+
+@contextmanager
+def _without_gradients() -> Iterator[None]:
+    """Build LSTM and GRU of tf-keras for running alone: it makes their gradients for two kinds of processors, which is
+    four fifths of the time that such a model takes to open."""
+    from tf_keras.src.layers.rnn import gru_lstm_utils
+
+    def register(function: Any, *args: Any, **kwargs: Any) -> Any:
+        concrete = function.get_concrete_function(*args, **kwargs)
+        concrete.add_to_graph()
+        return concrete
+
+    original = gru_lstm_utils.function_register
+    gru_lstm_utils.function_register = register
+    try:
+        yield
+    finally:
+        gru_lstm_utils.function_register = original
 
 
 def _tf_keras_own(stored: Stored) -> Any:
@@ -222,6 +289,8 @@ def _tf_keras_own(stored: Stored) -> Any:
 
     if stored.own_file is None or stored.own_file.is_dir():
         raise ModelError(problem="there is no file of its own")
+    if any(node["class_name"] in CUDNN for node in objects(stored.architecture.root)):
+        raise ModelError(problem="its layers would want a GPU")
     return tf_keras.models.load_model(str(stored.own_file), compile=False)
 
 
@@ -230,7 +299,8 @@ def _tf_keras_parts(stored: Stored) -> Any:
     import tf_keras
 
     model = tf_keras.models.model_from_json(json.dumps(_spelled_out(stored.architecture)))
-    stored.weights().fill(_weights.part_of(model))
+    part = _weights.part_of(model)
+    _modern_weights(stored, part)[0].fill(part)
     _refresh_statistics(model)
     return model
 
@@ -251,8 +321,10 @@ def _plain(value: Any) -> Any:
     plain = {
         key: _plain(item) for key, item in value.items() if key not in {"module", "registered_name", "build_config"}
     }
-    if plain.get("class_name") in {"GRU", "GRUCell"} and isinstance(plain.get("config"), dict):
-        plain["config"].setdefault("reset_after", False)
+    if plain.get("class_name") in {"GRU", "GRUCell", "CuDNNGRU"} and isinstance(plain.get("config"), dict):
+        plain["config"].setdefault("reset_after", plain["class_name"] == "CuDNNGRU")
+    if plain.get("class_name") in CUDNN:
+        plain["class_name"] = plain["class_name"].removeprefix("CuDNN")
     if plain.get("class_name") == "Sequential" and isinstance(plain.get("config"), list):
         plain["config"] = {"name": "sequential", "layers": plain["config"]}
     return plain
@@ -260,11 +332,11 @@ def _plain(value: Any) -> Any:
 
 def converters(write: Writer, target: str, opener: Opener = open_model) -> dict[str, Converter]:
     """A converter from every Keras source but the target itself: open it as a Keras 3 model, then write."""
-    needs = {"saved_model": frozenset({"keras-config"})}
+    needs = {"saved_model": frozenset({"keras-config"}), "pickle": frozenset({"model-inside", "keras-config"})}
     return {
-        source: Converter(_converting(source, write, opener), needs.get(source, frozenset()))
+        source: Converter(_converting(source, target, write, opener), needs.get(source, frozenset()))
         for source in KERAS_SOURCES
-        if source != target
+        if source != target and (source, target) not in OTHERWISE
     }
 
 
@@ -285,8 +357,10 @@ def _has_no_equal(error: ModelError) -> bool:
     return error.code == ModelError.code
 
 
-def _converting(source: str, write: Writer, opener: Opener) -> Callable[[Path, Path, Hop], None]:
+def _converting(source: str, slug: str, write: Writer, opener: Opener) -> Callable[[Path, Path, Hop], None]:
     def convert(path: Path, target: Path, hop: Hop) -> None:
+        if _streamed(source, slug, path, target, hop):
+            return
         opened = opener(source, path, hop.scratch)
         hop.add(*opened.findings)
         with warnings.catch_warnings():
@@ -296,10 +370,25 @@ def _converting(source: str, write: Writer, opener: Opener) -> Callable[[Path, P
     return convert
 
 
+def _streamed(source: str, slug: str, path: Path, target: Path, hop: Hop) -> bool:
+    """Large weights are copied array by array, where nothing that has to be kept needs a living model."""
+    if not _plan.is_large(source, path):
+        return False
+    stored = read(source, path, hop.scratch)
+    plan = _plan.of_large(source, path, stored)
+    if plan is None or not _stream.converts(plan, slug) or stored.training.traits & _stream.TRAINING[slug]:
+        return False
+    hop.add(*stored.findings, *(_said(stored) if stored.architecture.legacy else ()))
+    _stream.write(slug, plan, target, hop)
+    return True
+
+
 def inspect(slug: str) -> Callable[[Path, Path], Summary]:
     """``Format.inspect`` of a Keras format: nothing of the weights is read, nothing of the model runs."""
 
     def inspect_file(path: Path, scratch: Path) -> Summary:
-        return _outline.summarise(read(slug, path, scratch).architecture)
+        check_members(path)
+        stored = read(slug, path, scratch)
+        return _outline.summarise(stored.architecture, stored.training.traits)
 
     return inspect_file

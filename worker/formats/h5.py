@@ -11,19 +11,19 @@ from typing import Any
 from worker.errors import UnsupportedOperation
 from worker.formats import _masks, _sniff, _sources
 from worker.formats._format import Format, Hop
+from worker.formats._optimizer import COMPILE_DROPPED
 
 LABEL = "HDF5 model"
 
 
 def write(model: Any, target: Path, hop: Hop) -> None:
     """Save a Keras 3 model and read it back: Keras writes .h5 files that it cannot open again, without a word."""
-    import keras
-
     result = hop.scratch / "result.h5"
     try:
         model.save(result)
         _simplify_masks(model, result)
-        again = keras.saving.load_model(str(result), compile=False, safe_mode=True)
+        _drop_state(result)
+        again = _read_back(result, hop)
     except Exception as error:  # Keras raises whatever its old reader and writer meet
         raise UnsupportedOperation(target=LABEL, operation=_operation(model, error), problem=_problem(error)) from error
     if len(again.weights) != len(model.weights):
@@ -40,6 +40,31 @@ def _simplify_masks(model: Any, path: Path) -> None:
         root = json.loads(file.attrs["model_config"])
         _masks.leave_out(model, root)
         file.attrs["model_config"] = json.dumps(root)
+
+
+def _read_back(path: Path, hop: Hop) -> Any:
+    """The model that Keras reads; without the settings of compile() where those are what it cannot read."""
+    import h5py
+    import keras
+
+    try:
+        return keras.saving.load_model(str(path), safe_mode=True)
+    except Exception as error:  # whatever the old reader meets in them, or in the model
+        with h5py.File(path, "r+") as file:
+            if "training_config" not in file.attrs:
+                raise error
+            del file.attrs["training_config"]
+        hop.add(COMPILE_DROPPED())
+        return keras.saving.load_model(str(path), compile=False, safe_mode=True)
+
+
+def _drop_state(path: Path) -> None:
+    """Keras cannot go on training from the state in its own .h5: it makes the optimizer for a model without weights."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        if "optimizer_weights" in file:
+            del file["optimizer_weights"]
 
 
 def _operation(model: Any, error: Exception) -> str:
@@ -64,8 +89,8 @@ FORMAT = Format(
     sniff=_sniff.is_whole_hdf5,
     inspect=_sources.inspect("h5"),
     load=_sources.load("h5"),
-    converts_from=_sources.converters(write, "h5"),
-    keeps=frozenset({"architecture", "weights", "training"}),
+    converts_from=_sources.converters(write, "h5", _sources.open_compiled),
+    keeps=frozenset({"architecture", "weights", "training", "compile"}),
     exact=True,
     snippet="""import keras
 

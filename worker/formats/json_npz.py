@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker import archive
-from worker.formats import _sniff, _sources
+from worker.formats import _sniff, _sources, _stream
 from worker.formats._format import Format, Hop, Sample
 
 
@@ -19,12 +18,7 @@ def sniff(sample: Sample) -> bool:
 
 def write(model: Any, target: Path, hop: Hop) -> None:
     """``model.to_json()`` and ``model.get_weights()``, nothing pickled."""
-    import numpy as np
-
-    text, arrays = hop.scratch / "architecture.json", hop.scratch / "weights.npz"
-    text.write_text(model.to_json(indent=1), encoding="utf-8")
-    np.savez(arrays, *model.get_weights())
-    archive.pack_files([("architecture.json", text), ("weights.npz", arrays)], target)
+    _stream.write_living("json_npz", model, target, hop)
 
 
 FORMAT = Format(

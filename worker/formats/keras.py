@@ -23,8 +23,8 @@ FORMAT = Format(
     sniff=_sniff.holds_keras_archive,
     inspect=_sources.inspect("keras"),
     load=_sources.load("keras"),
-    converts_from=_sources.converters(write, "keras"),
-    keeps=frozenset({"architecture", "weights", "training"}),
+    converts_from=_sources.converters(write, "keras", _sources.open_trained),
+    keeps=frozenset({"architecture", "weights", "training", "compile", "optimizer"}),
     exact=True,
     snippet="""import keras
 

@@ -1,42 +1,42 @@
-"""Pickle: recognised and read as the program that it is, and never unpickled."""
+"""Pickle: read as the program that it is and never unpickled; the model or the arrays inside are taken out as data."""
 
 from __future__ import annotations
 
-import bz2
-import lzma
+import dataclasses
 import re
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Protocol
 
-from worker.errors import ArchiveBomb, CorruptFile
-from worker.formats._dangers import WHY, severity_of
-from worker.formats._format import Format, Sample, Summary
-from worker.formats._opcodes import Machine, Op, Unreadable, read_ops
+from worker import archive
+from worker.errors import LarderError, ModelError
+from worker.formats import (
+    _outline,
+    _pickles,
+    _pickles_models,
+    _saved_model,
+    _sources,
+    _stream,
+    data_pickle,
+    safetensors,
+    saved_model,
+)
+from worker.formats._dangers import CODE_CARRIERS, WHY, severity_of
+from worker.formats._format import Converter, Format, Hop, Loaded, Sample, Summary
+from worker.formats._opcodes import Op, Unreadable, read_ops
+from worker.formats._pickles_models import Found
+from worker.formats._pickles_plain import expand_head, is_object_array
 from worker.report import Finding, FindingKind, Severity, declare
 
-MIB = 1024 * 1024
-MAX_UNPACKED = 4096 * MIB
-MAX_RATIO = 200
-LZMA_MEMORY = 256 * MIB  # `xz -9` needs 65 MiB; a header may ask for 4 GiB
 FIRST_OPS = 50
 MAX_LISTED = 50  # findings; the Summary lists every name
-NPY_MAGIC = b"\x93NUMPY"
 DOTTED = re.compile(rb"^[A-Za-z_][\w.]*$")
 # What a pickle of protocol 0 or 1 can start with: a container, a name to import, or a mark for one of them
 STARTS = ("MARK", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "GLOBAL")
 NAMING = ("GLOBAL", "INST")
 CALLS = ("REDUCE", "INST", "OBJ")  # by then something has run, whether or not the rest is pickle
-# GLOBAL, INST and STACK_GLOBAL as they stand in the bytes
-NAMED = (
-    re.compile(rb"[ci]([A-Za-z_][\w.]*)\n([A-Za-z_][\w.]*)\n"),
-    re.compile(rb"\x8c.([A-Za-z_][\w.]*)\x94?\x8c.([A-Za-z_][\w.]*)\x94?\x93", re.DOTALL),
-)
-OVERLAP = 1024
 SUFFIXES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill", ".p")
+WHOLE = frozenset({"model-inside", "keras-config", "weights"})
 
 SENTENCE = "Opening this pickle would import {import_name}: {why}."
 IMPORTS: dict[Severity, FindingKind] = {
@@ -49,17 +49,42 @@ more_imports = declare(
     Severity.WARNING,
     "Opening this pickle would import {count} further names; the summary has all.",
 )
-holds_keras = declare(
-    "pickle-holds-keras",
+model_inside = declare(
+    "pickle-model-inside",
     Severity.NOTE,
-    "A whole .keras file is stored inside this pickle, so the model is not lost. Where the pickle can be trusted, open "
-    'it in the environment that wrote it, save it with model.save("model.keras"), and upload that file.',
+    "The model was taken out of this pickle as data: {words}{digest}. Nothing of the pickle was run.",
+)
+models_inside = declare(
+    "pickle-models-inside",
+    Severity.WARNING,
+    "{count} models are stored inside this pickle ({words}); which one is meant, it does not say.",
+)
+model_unreadable = declare(
+    "pickle-model-unreadable", Severity.WARNING, "There is a model inside this pickle ({words}), but {problem}"
+)
+arrays_inside = declare(
+    "pickle-arrays-inside",
+    Severity.NOTE,
+    "{count} arrays are stored inside this pickle, and no description of the model that they belong to. Upload it "
+    "together with the architecture JSON, in one archive, to get the model back.",
+)
+carries_code = declare(
+    "pickle-carries-code",
+    Severity.WARNING,
+    "This pickle carries Python code of its own ({names}), which is never looked at: what it would do is not in the "
+    "result.",
 )
 breaks_off = declare(
     "pickle-breaks-off",
     Severity.WARNING,
     "From byte {position} on this is not plain pickle ({problem}): names after that were searched for, and some may "
     "be missing from the list.",
+)
+too_much = declare(
+    "pickle-too-much",
+    Severity.WARNING,
+    "This pickle holds more values than Larder keeps of one: its imports are all listed, but a model or arrays among "
+    "the values may have been missed.",
 )
 several = declare(
     "pickle-several",
@@ -73,15 +98,10 @@ several = declare(
 
 def sniff(sample: Sample) -> bool:
     """Pickle opcodes at the start, plain or compressed, or a NumPy array of objects, which is a pickle inside."""
-    if sample.container != "file":
+    if sample.container != "file" or data_pickle.sniff(sample):
         return False
     head = sample.head
-    return _is_object_array(head) or _opens_like_pickle(head) or _opens_like_pickle(_expand_head(head))
-
-
-def _is_object_array(head: bytes) -> bool:
-    """The .npy header says that the elements are Python objects: ``'descr': '|O'``."""
-    return head.startswith(NPY_MAGIC) and re.search(rb"'descr':\s*'\|?O'", head[:512]) is not None
+    return is_object_array(head) or _opens_like_pickle(head) or _opens_like_pickle(expand_head(head))
 
 
 def _opens_like_pickle(head: bytes) -> bool:
@@ -114,153 +134,96 @@ def _names_are_names(ops: list[Op]) -> bool:
     return all(DOTTED.match(part) for argument in named for part in argument.split(b"\n"))
 
 
-# Compressed pickles ---------------------------------------------------------------------------------------------
-
-
-class _Expander(Protocol):
-    """What the decompressors of zlib, bz2 and lzma have in common."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
-
-
-EXPANDERS: dict[bytes, Callable[[], Any]] = {
-    b"\x1f\x8b": lambda: zlib.decompressobj(47),  # 47: zlib and gzip, by their headers
-    b"\x78\x01": lambda: zlib.decompressobj(47),
-    b"\x78\x5e": lambda: zlib.decompressobj(47),
-    b"\x78\x9c": lambda: zlib.decompressobj(47),
-    b"\x78\xda": lambda: zlib.decompressobj(47),
-    b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(memlimit=LZMA_MEMORY),
-    b"\x5d\x00\x00": lambda: lzma.LZMADecompressor(memlimit=LZMA_MEMORY),
-}
-BROKEN = (zlib.error, lzma.LZMAError, OSError, EOFError)
-
-
-def _expander(head: bytes) -> _Expander | None:
-    make = next((make for magic, make in EXPANDERS.items() if head.startswith(magic)), None)
-    return make() if make else None
-
-
-def _expand_head(head: bytes) -> bytes:
-    expander = _expander(head)
-    try:
-        return expander.decompress(head, 4096) if expander else b""
-    except BROKEN:
-        return b""
-
-
-def _expand(path: Path, expander: _Expander, target: Path) -> None:
-    """Write what the file holds to ``target``, within bounds."""
-    bound = min(MAX_UNPACKED, max(64 * MIB, MAX_RATIO * path.stat().st_size))
-    total = 0
-    with path.open("rb") as source, target.open("xb") as file:
-        while not expander.eof and (block := source.read(MIB // 4)):
-            for part in _parts(expander, block):
-                total += len(part)
-                if total > bound:
-                    raise ArchiveBomb(name=path.name, limit=f"{bound // MIB:,} MiB")
-                file.write(part)
-
-
-def _parts(expander: _Expander, block: bytes) -> Iterator[bytes]:
-    """What one block gives, never more than a MiB at a time."""
-    while not expander.eof and (part := expander.decompress(block, MIB)):
-        yield part
-        block = getattr(expander, "unconsumed_tail", b"")  # bz2 and lzma keep the rest themselves
-
-
 # Reading --------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Reading:
-    """What one walk over the opcodes found."""
-
-    machine: Machine = field(default_factory=Machine)
-    keras: bool = False
-    pickles: int = 0
-    problem: str = ""
-    position: int = 0
-
-    def walk(self, file: IO[bytes]) -> None:
-        """Read every pickle of the file, one after the other, as far as it is pickle."""
-        try:
-            while self.pickles == 0 or file.peek(1):  # type: ignore[attr-defined]
-                for op in read_ops(file):
-                    self._follow(op)
-                self.pickles += 1
-                self.machine = Machine(imports=self.machine.imports)
-        except Unreadable as error:
-            self.problem, self.position = str(error), file.tell()
-            self._search(file)
-
-    def _search(self, file: IO[bytes]) -> None:
-        """Look for names in what is no plain pickle: joblib puts the bytes of arrays between the opcodes."""
-        file.seek(max(0, self.position - OVERLAP))
-        tail = b""
-        while block := file.read(MIB):
-            window = tail + block
-            for module, name in (match.groups() for pattern in NAMED for match in pattern.finditer(window)):
-                self.machine.note(f"{module.decode()}.{name.decode()}")
-            tail = window[-OVERLAP:]
-
-    def _follow(self, op: Op) -> None:
-        self.machine.follow(op)
-        holds_archive = op.argument.startswith(b"PK\x03\x04") and op.length > 100
-        if holds_archive and any(inside in op.argument for inside in (b"config.json", b"metadata.json")):
-            self.keras = True
-
-
-def _read(path: Path, scratch: Path) -> _Reading:
-    reading = _Reading()
-    with _plain(path, scratch).open("rb") as file:
-        file.seek(_header_length(file.read(16)))
-        reading.walk(file)
-    return reading
-
-
-def _plain(path: Path, scratch: Path) -> Path:
-    """The file itself, or what it holds compressed."""
-    with path.open("rb") as file:
-        expander = _expander(file.read(16))
-    if expander is None:
-        return path
-    target = scratch / "expanded.pkl"
-    target.unlink(missing_ok=True)
-    try:
-        _expand(path, expander, target)
-    except BROKEN as error:
-        raise CorruptFile(name=path.name, problem=f"what it holds cannot be decompressed ({error})") from error
-    return target
-
-
-def _header_length(head: bytes) -> int:
-    """How long the .npy header before the pickle is (0 for a plain pickle); NEP 1."""
-    if not head.startswith(NPY_MAGIC):
-        return 0
-    wide = head[6:7] > b"\x01"
-    return 12 + int.from_bytes(head[8:12], "little") if wide else 10 + int.from_bytes(head[8:10], "little")
-
-
 def inspect(path: Path, scratch: Path) -> Summary:
-    """The names that opening it would import, in order; nothing is imported or run."""
-    return Summary(imports=tuple(_read(path, scratch).machine.imports))
+    """The model inside and the names that opening the pickle would import; nothing is imported or run."""
+    found = _pickles_models.models(path, scratch)
+    base = _summary_of(found, scratch) if found else _summary_of_arrays(path, scratch)
+    return dataclasses.replace(base, imports=tuple(_imports(path, scratch)))
+
+
+def _summary_of(found: list[Found], scratch: Path) -> Summary:
+    """Of the one model; of several, and of one that cannot be read, only that it is there: loading says the rest."""
+    if len(found) > 1:
+        return Summary(traits=WHOLE)
+    try:
+        inner = _inner_summary(found[0], scratch)
+    except LarderError:
+        return Summary(traits=WHOLE)
+    return dataclasses.replace(inner, traits=inner.traits | {"model-inside"})
+
+
+def _inner_summary(found: Found, scratch: Path) -> Summary:
+    if found.slug == "saved_model" and found.path:
+        return saved_model.inspect(found.path, scratch)
+    return _outline.summarise(found.stored(scratch).architecture)
+
+
+def _summary_of_arrays(path: Path, scratch: Path) -> Summary:
+    shapes = _arrays(path, scratch)
+    if not shapes:
+        return Summary()
+    count = sum(size for _, size in shapes)
+    return Summary(
+        parameters=count,
+        dtypes=tuple(sorted({kind for kind, _ in shapes})),
+        traits=frozenset({"arrays-inside", "weights"}),
+    )
+
+
+def _arrays(path: Path, scratch: Path) -> list[tuple[str, int]]:
+    """The type and the number of values of each array; none where there are too many to list."""
+    try:
+        found = list(_pickles.arrays_in(_pickles.read(path, scratch)))
+    except ModelError:
+        return []
+    return [(_pickles.dtype_of(array).name, _pickles.count_of(array)) for _, array in found]
+
+
+def _imports(path: Path, scratch: Path) -> list[str]:
+    """The names, in order, also of the pickles that stand inside of this one."""
+    own = _pickles.read(path, scratch).imports
+    inner = [name for item in _pickles_models.models(path, scratch) for name in item.imports]
+    return list(dict.fromkeys([*own, *inner]))
+
+
+# What is to be known about it -----------------------------------------------------------------------------------
 
 
 def findings(path: Path, scratch: Path) -> tuple[Finding, ...]:
-    """One finding for each import, the dangerous ones first, and what else is to be known."""
-    reading = _read(path, scratch)
+    """What is inside, one finding for each import, the dangerous ones first, and what else is to be known."""
+    contents, names = _pickles.read(path, scratch), _imports(path, scratch)
     rest = []
-    if reading.keras:
-        rest.append(holds_keras())
-    if reading.pickles > 1:
-        rest.append(several(count=reading.pickles))
-    if reading.problem:
-        rest.append(breaks_off(position=reading.position, problem=reading.problem))
-    return (*_import_findings(list(reading.machine.imports)), *rest)
+    if code := [name for name in names if name in CODE_CARRIERS]:
+        rest.append(carries_code(names=", ".join(code[:3])))
+    if contents.cut:
+        rest.append(too_much())
+    if contents.pickles > 1:
+        rest.append(several(count=contents.pickles))
+    if contents.problem:
+        rest.append(breaks_off(position=contents.position, problem=contents.problem))
+    return (*_import_findings(names), *_inside(path, scratch), *rest)
+
+
+def _inside(path: Path, scratch: Path) -> Iterator[Finding]:
+    found = _pickles_models.models(path, scratch)
+    if len(found) > 1:
+        yield models_inside(count=len(found), words=" and ".join(item.words for item in found[:4]))
+    elif found:
+        yield _told(found[0], scratch)
+    elif arrays := _arrays(path, scratch):
+        yield arrays_inside(count=len(arrays))
+
+
+def _told(found: Found, scratch: Path) -> Finding:
+    try:
+        _inner_summary(found, scratch)
+    except LarderError as error:
+        return model_unreadable(words=found.words, problem=error.message)
+    digest = f", whose SHA-256 starts with {found.digest[:16]}" if found.digest else ""
+    return model_inside(words=found.words, digest=digest)
 
 
 def _import_findings(names: list[str]) -> Iterator[Finding]:
@@ -273,14 +236,53 @@ def _import_findings(names: list[str]) -> Iterator[Finding]:
         yield more_imports(count=len(ranked) - MAX_LISTED)
 
 
+# Opening --------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path, scratch: Path) -> Loaded:
+    """The model inside, ready to run; of a pickle of arrays alone, only those."""
+    if not _pickles_models.models(path, scratch) and _arrays(path, scratch):
+        return Loaded((), (), lambda arrays: {}, lambda: _pickles.arrays(path, scratch))
+    found = _pickles_models.the_model(path, scratch)
+    if found.slug == "saved_model" and found.path:
+        return saved_model.load(found.path, scratch)
+    return _sources.load("pickle")(path, scratch)
+
+
+def write_saved_model(path: Path, target: Path, hop: Hop) -> None:
+    """The SavedModel inside as it is, with all its signatures; a model of layers is made into one."""
+    found = _pickles_models.the_model(path, hop.scratch)
+    if found.slug != "saved_model" or found.path is None:
+        return LAYERS_TO_GRAPH(path, target, hop)
+    archive.pack(_saved_model.folder_in(found.path, hop.scratch / "inside-saved-model"), target)
+    return None
+
+
+def write_safetensors(path: Path, target: Path, hop: Hop) -> None:
+    """The weights of the model inside by their paths; without a model, every array under its place in the pickle."""
+    if _pickles_models.models(path, hop.scratch):
+        return MODEL_TO_WEIGHTS(path, target, hop)
+    contents = _pickles.read(path, hop.scratch)
+    tensors = [(name, _pickles.tensor(array)) for name, array in _pickles.arrays_in(contents)]
+    _stream.write_safetensors(tensors, {"names": "places in a pickle"}, target)
+    return None
+
+
+LAYERS_TO_GRAPH = _sources._converting("pickle", "saved_model", saved_model.write, _sources.open_any)
+MODEL_TO_WEIGHTS = _sources._converting("pickle", "safetensors", safetensors.write, _sources.open_model)
 FORMAT = Format(
     label="Pickle",
     suffixes=SUFFIXES,
     sniff=sniff,
     inspect=inspect,
+    load=load,
     findings=findings,
+    converts_to={
+        "saved_model": Converter(write_saved_model, frozenset({"model-inside"})),
+        "safetensors": Converter(write_safetensors, frozenset({"weights"})),
+    },
+    needs=("tensorflow", "keras", "tf_keras", "h5py"),
     no_way_in="a pickle is a program that runs when it is opened, so Larder makes none. "
     "Every other format keeps the model without that.",
-    no_way_out="Larder never opens a pickle, because opening one runs what it says. "
-    'Save the model with model.save("model.keras") where it was made, and upload that file.',
+    exact=True,
 )

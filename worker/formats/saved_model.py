@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from worker import archive
 from worker.errors import ConverterFailed, ModelError
-from worker.formats import _live, _outline, _saved_model, _sniff, _sources
+from worker.formats import _graphs, _keras_files, _live, _outline, _saved_model, _sniff, _sources
 from worker.formats._architecture import Architecture
 from worker.formats._format import Format, Hop, Loaded, Summary, TensorSpec
+from worker.formats._tensors import value_of
 from worker.formats._weights import LOOKUPS
 from worker.report import Severity, declare
 
@@ -39,8 +40,9 @@ def inspect(path: Path, scratch: Path) -> Summary:
     graph = _saved_model.serving_graph(proto)
     signatures = _saved_model.signatures_of(graph)
     root = _saved_model.keras_root(folder, proto)
-    keras = _outline.summarise(Architecture(root, str(root["keras_version"] or "2"))) if root else Summary()
+    keras = _keras_side(path, scratch, root) if root else Summary()
     parameters, dtypes = _sizes(folder)
+    stored = {"variables"} if parameters else set()
     chosen = signatures[_saved_model.choose_signature(list(signatures))] if signatures else None
     return dataclasses.replace(
         keras,
@@ -50,8 +52,28 @@ def inspect(path: Path, scratch: Path) -> Summary:
         dtypes=dtypes,
         producer={**keras.producer, "tensorflow": graph.meta_info_def.tensorflow_version},
         signatures=tuple(sorted(signatures)),
-        traits=frozenset({"weights", "keras-config"} if root else {"weights"}),
+        traits=keras.traits | _traits(graph, chosen) | stored,
     )
+
+
+def _keras_side(path: Path, scratch: Path, root: dict[str, Any]) -> Summary:
+    """What the description of the layers tells, and whether the settings and the state of training are there."""
+    trained = _keras_files.read_saved_model(path, scratch).training.traits
+    return _outline.summarise(Architecture(root, str(root["keras_version"] or "2")), trained)
+
+
+def _traits(graph: Any, chosen: Any) -> frozenset[str]:
+    """What the operations of the serving signature tell about the model."""
+    if chosen is None:
+        return frozenset({"weights"})
+    fed = [info.name.split(":")[0] for info in chosen.inputs.values()]
+    part = _graphs.part_for(graph.graph_def, _nodes_of([chosen]), fed)
+    return _graphs.facts(part, _declared(chosen.inputs)) | {"weights"}
+
+
+def _nodes_of(signatures: Iterable[Any]) -> list[str]:
+    """The nodes that the results of signatures come from."""
+    return [info.name.split(":")[0] for signature in signatures for info in signature.outputs.values()]
 
 
 def _declared(tensors: Any) -> tuple[TensorSpec, ...]:
@@ -98,12 +120,14 @@ def _product(shape: list[int]) -> int:
 
 def load(path: Path, scratch: Path) -> Loaded:
     """The serving signature, ready to run; what was loaded stays referenced as long as the result."""
-    status = path.stat()
-    return _load(path.absolute(), scratch, (status.st_mtime_ns, status.st_size))
+    return _load(path.absolute(), scratch, _stamp(path))
 
 
 @cache
 def _load(path: Path, scratch: Path, _: tuple[int, ...]) -> Loaded:
+    _graphs.compute_exactly()
+    if _changes_references(path, scratch):
+        return _load_in_session(path, scratch)
     restored, signature = open_signature(path, scratch)
     inputs = _signature_inputs(signature, _declared_order(restored))
     outputs = tuple(_tensor_spec(key, spec) for key, spec in _ordered(signature.structured_outputs))
@@ -115,19 +139,70 @@ def _load(path: Path, scratch: Path, _: tuple[int, ...]) -> Loaded:
     def weights() -> Iterator[tuple[str, np.ndarray]]:
         folder = _saved_model.folder_in(path, scratch / "saved_model-source")
         if _saved_model.keras_root(folder, _saved_model.read_proto(folder)):
-            return _computing(_saved_model.keras_weights(folder).arrays)
+            stored = _saved_model.keras_weights(folder).arrays
+            return _computing((name, value_of(tensor)) for name, tensor in stored)
         return _computing((variable.name, variable.numpy()) for variable in _variables(restored, signature))
+
+    return Loaded(inputs, outputs, run, weights)
+
+
+def _changes_references(path: Path, scratch: Path) -> bool:
+    """Does the graph change variables as TensorFlow 1 did? TensorFlow 2 makes no function of such a graph."""
+    graph = _saved_model.serving_graph(
+        _saved_model.read_proto(_saved_model.folder_in(path, scratch / "saved_model-source"))
+    )
+    if graph.HasField("object_graph_def"):
+        return False
+    part = _graphs.part_for(graph.graph_def, _nodes_of(_saved_model.signatures_of(graph).values()))
+    return any(_graphs.ASSIGNMENTS.match(kind) for kind in _graphs.operations(part))
+
+
+def _load_in_session(path: Path, scratch: Path) -> Loaded:
+    """The serving signature in a session of TensorFlow 1, which keeps its variables from one run to the next."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    folder = _saved_model.folder_in(path, scratch / "saved_model-source")
+    graph = _saved_model.serving_graph(_saved_model.read_proto(folder))
+    signatures = _saved_model.signatures_of(graph)
+    chosen = signatures[_saved_model.choose_signature(list(signatures))]
+    session = v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        v1.saved_model.loader.load(session, list(graph.meta_info_def.tags), str(folder))
+    inputs, outputs = _declared(chosen.inputs), _declared(chosen.outputs)
+
+    def run(arrays: Arrays) -> Arrays:
+        fed = {chosen.inputs[spec.name].name: arrays[spec.name] for spec in inputs}
+        results = session.run({spec.name: chosen.outputs[spec.name].name for spec in outputs}, fed)
+        return {name: _live.fetch(result) for name, result in results.items()}
+
+    def weights() -> Iterator[tuple[str, np.ndarray]]:
+        with session.graph.as_default():
+            variables = v1.global_variables()
+        return _computing((variable.name, session.run(variable)) for variable in variables)
 
     return Loaded(inputs, outputs, run, weights)
 
 
 def open_signature(path: Path, scratch: Path) -> tuple[Any, Any]:
     """What was restored, and its serving signature: the first must stay referenced while the second is used."""
+    return _open_signature(path.absolute(), scratch, _stamp(path))
+
+
+@cache
+def _open_signature(path: Path, scratch: Path, _: tuple[int, ...]) -> tuple[Any, Any]:
+    """Once for all who ask: a second copy would hold all weights again."""
     folder = _saved_model.folder_in(path, scratch / "saved_model-source")
     proto = _saved_model.read_proto(folder)
     restored = _restore(folder, _saved_model.serving_graph(proto))
     name = _saved_model.choose_signature([key for key in restored.signatures if not key.startswith("__saved_model")])
     return restored, restored.signatures[name]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells a file from another that was under its name before."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _restore(folder: Path, graph: Any) -> Any:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker import archive
-from worker.formats import _sniff, _sources
+from worker.formats import _sniff, _sources, _stream
 from worker.formats._format import Format, Hop, Sample
 
 
@@ -16,10 +15,7 @@ def sniff(sample: Sample) -> bool:
 
 def write(model: Any, target: Path, hop: Hop) -> None:
     """``model.to_json()`` and ``model.save_weights()``."""
-    text, weights = hop.scratch / "architecture.json", hop.scratch / "model.weights.h5"
-    text.write_text(model.to_json(indent=1), encoding="utf-8")
-    model.save_weights(weights, overwrite=True)
-    archive.pack_files([("architecture.json", text), ("model.weights.h5", weights)], target)
+    _stream.write_living("weights_h5", model, target, hop)
 
 
 FORMAT = Format(

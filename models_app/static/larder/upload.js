@@ -5,7 +5,8 @@
 const form = document.getElementById("uploader");
 const status = document.getElementById("status");
 const [list, grouping, submit, cancel] = ["files", "grouping", "submit", "cancel"].map((name) => form.querySelector(`[data-${name}]`));
-const BELONGS = /\.(json|npz|npy|weights\.h5)$|\//; // parts of one model, or out of a folder
+// parts of one model, or out of a folder
+const BELONGS = /\.(json|ya?ml|npz|npy|safetensors|weights\.h5|index|meta|data-\d+-of-\d+|xml|bin)$|\//;
 /** @type {Item[]} */
 let items = [];
 /** @type {XMLHttpRequest | null} */

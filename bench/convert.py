@@ -1,0 +1,205 @@
+"""Conversions end to end, verified, against the tools that people would use instead, on the same files in one run.
+
+Ours is `manage.py convert` over all the files of a case at once, start included and divided by their number, and one
+conversion through the warm server; theirs is one process for each file, as people run them. Wall time, and the ratio.
+
+usage: scripts/bench convert [--files N] [--large] [--only CASE …]
+  --files N   small models of each case, 24 by default
+  --large     ResNet50 instead of small models, one file for each case
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from bench._table import conclude, show
+from tests.browser import CHROMIUM_ARGUMENTS, find_chromium, sign_in
+from tests.stack import Stack
+
+SMALL_BAR, LARGE_BAR = 0.2, 1.0  # ours over theirs
+PYTHON = sys.executable
+BIN = Path(PYTHON).parent
+THEIR_RUNS = 3  # of a tool on small models; it takes the same time for each
+TFJS = "tensorflowjs==4.22.0"  # resolves with nothing newer than TensorFlow 2.19, so its code alone is fetched
+
+MAKE_MODELS = """
+import sys
+import keras
+from keras import layers
+
+folder, count, large = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "large"
+for number in range(count):
+    keras.utils.set_random_seed(number)
+    if large:
+        model = keras.applications.ResNet50(weights=None)
+    else:
+        model = keras.Sequential([
+            layers.Input((16,), name="x"), layers.Dense(32, activation="relu"),
+            layers.BatchNormalization(), layers.Dense(4, activation="softmax"),
+        ])
+    model.save(f"{folder}/{number}.h5")
+    model.export(f"{folder}/{number}", verbose=False)
+"""
+RESAVE = "import sys, keras; keras.saving.load_model(sys.argv[1], compile=False).save(sys.argv[2])"
+TFJS_SHIM = """
+import sys, types
+for name in ("tensorflow_decision_forests", "tensorflow_hub"):
+    sys.modules[name] = types.ModuleType(name)
+jax = types.ModuleType("tensorflowjs.converters.jax_conversion")
+jax.convert_jax = None
+sys.modules[jax.__name__] = jax
+from tensorflowjs.converters import converter
+converter.convert(sys.argv[1:])
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One direction: our target, the suffix of our source, and their command for (SavedModel folder or .h5, out)."""
+
+    name: str
+    target: str
+    theirs: Sequence[str]
+    source: str = ".zip"
+
+
+CASES = (
+    Case("tf2onnx", "onnx", (PYTHON, "-m", "tf2onnx.convert", "--saved-model", "{folder}", "--output", "{out}.onnx")),
+    Case("tflite_convert", "tflite", (f"{BIN}/tflite_convert", "--saved_model_dir={folder}", "--output_file={out}")),
+    Case("ovc", "openvino", (f"{BIN}/ovc", "{folder}", "--output_model", "{out}.xml")),
+    Case(
+        "tensorflowjs_converter",
+        "tfjs_graph",
+        (PYTHON, "-c", TFJS_SHIM, "--input_format=tf_saved_model", "{folder}", "{out}"),
+    ),
+    Case("a Keras script", "keras", (PYTHON, "-c", RESAVE, "{h5}", "{out}.keras"), source=".h5"),
+)
+
+
+def make_models(folder: Path, count: int, large: bool) -> None:
+    """The same models as .h5, as SavedModel folders, and as the archives of these that we take."""
+    size = "large" if large else "small"
+    command = [PYTHON, "-c", MAKE_MODELS, str(folder), str(count), size]
+    subprocess.run(command, check=True, capture_output=True, env=_environment(folder))
+    for number in range(count):
+        shutil.make_archive(str(folder / str(number)), "zip", folder / str(number))
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    extra = {"PYTHONPATH": str(folder / "tfjs"), "TF_CPP_MIN_LOG_LEVEL": "3", "OPENVINO_TELEMETRY_OPT_OUT": "1"}
+    return os.environ | extra
+
+
+def fetch_tfjs(folder: Path) -> None:
+    """The converter's own code, without what it asks for: the rest is here, or not needed for SavedModels."""
+    arguments = ["install", "-q", "--no-deps", "--target", str(folder / "tfjs"), TFJS]
+    subprocess.run([PYTHON, "-m", "pip", *arguments], check=True)
+
+
+def time_theirs(case: Case, folder: Path, runs: int) -> float:
+    """Seconds for one file, the median."""
+    seconds = []
+    for number in range(runs):
+        names = {"folder": folder / str(number), "h5": folder / f"{number}.h5", "out": folder / f"theirs-{number}"}
+        command = [part.format(**names) if "{" in part and "\n" not in part else part for part in case.theirs]
+        started = time.perf_counter()
+        done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True)
+        seconds.append(time.perf_counter() - started)
+        if done.returncode:
+            raise SystemExit(f"{case.name} failed: {done.stderr[-500:]}")
+        _remove(folder, f"theirs-{number}*")
+    return statistics.median(seconds)
+
+
+def time_ours(case: Case, folder: Path, count: int) -> float:
+    """Seconds for one file: the whole command over all of them, divided by their number; all must be verified."""
+    files = [str(folder / f"{number}{case.source}") for number in range(count)]
+    command = [PYTHON, "manage.py", "convert", "--to", case.target, "--out", str(folder / "ours"), "--json", *files]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    wrong = [row for row in rows if row["verdict"] != "verified"]
+    if wrong or len(rows) != count:
+        raise SystemExit(f"{case.target}: {wrong[:1] or done.stderr[-500:]}")
+    shutil.rmtree(folder / "ours")
+    return seconds / count
+
+
+def time_server(case: Case, folder: Path, page: Page) -> float:
+    """Seconds from the click to the download link, in the warm server, for one file."""
+    page.goto("/")
+    page.get_by_role("link", name="Upload").first.click()
+    page.get_by_label("Choose model files").set_input_files(folder / f"0{case.source}")
+    page.get_by_label("Name of the new model").fill(case.name)
+    page.get_by_role("button", name="Upload").click()
+    page.wait_for_url("**/m/**/v*/")
+    page.locator(f"#to-{case.target}").check()
+    started = time.perf_counter()
+    page.get_by_role("button", name="Convert selected").click()
+    page.wait_for_url("**/conversions/**")
+    page.get_by_role("link", name="Download").first.wait_for(timeout=600_000)
+    return time.perf_counter() - started
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def measure(cases: Sequence[Case], folder: Path, count: int, large: bool) -> list[tuple[str, float, float, float]]:
+    """For each case: its name, and the seconds of ours, through the server, and theirs."""
+    make_models(folder, count, large)
+    if any(case.target == "tfjs_graph" for case in cases):
+        fetch_tfjs(folder)
+    found = []
+    with Stack(folder / "data") as stack, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page(base_url=stack.url)
+        sign_in(page, *stack.login)
+        for case in cases:
+            ours, theirs = time_ours(case, folder, count), time_theirs(case, folder, min(count, THEIR_RUNS))
+            found.append((case.name, ours, time_server(case, folder, page), theirs))
+        browser.close()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench convert")
+    parser.add_argument("--files", type=int, default=24)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="CASE", choices=[case.target for case in CASES])
+    given = parser.parse_args()
+    cases = [case for case in CASES if not given.only or case.target in given.only]
+    folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
+    try:
+        found = measure(cases, folder, 1 if given.large else given.files, given.large)
+    finally:
+        shutil.rmtree(folder)
+    header = ["instead of", "ours, s", "server, s", "theirs, s", "ours / theirs"]
+    show(
+        header,
+        [
+            [name, *(f"{item:.2f}" for item in (ours, server, theirs, ours / theirs))]
+            for name, ours, server, theirs in found
+        ],
+    )
+    bar = LARGE_BAR if given.large else SMALL_BAR
+    return conclude(*((name, ours / theirs, bar, "of their time") for name, ours, _, theirs in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""TensorFlow.js graph model: a frozen graph as JSON, its constants in shards beside it, run in browsers and in Node.
+
+Specification: https://github.com/tensorflow/tfjs/tree/master/tfjs-converter
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker import archive
+from worker.errors import ConverterFailed, ModelError
+from worker.formats import _tfjs, _tfjs_graph
+from worker.formats._format import Converter, Format, Hop, Loaded, Room, Sample, Summary, TensorSpec
+from worker.formats._frozen import Wish, frozen
+from worker.formats._live import feed, fetch
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from worker.formats._format import Arrays
+
+LABEL = _tfjs_graph.LABEL
+GIB = 1024**3
+Interface = dict[str, tuple[str, TensorSpec]]  # name in the signature -> (tensor in the graph, spec)
+
+
+def sniff(sample: Sample) -> bool:
+    """A model.json whose topology is a graph of nodes."""
+    return _tfjs.is_graph(sample) is True
+
+
+# Reading ----------------------------------------------------------------------------------------------------------
+
+
+def inspect(path: Path, scratch: Path) -> Summary:
+    """Inputs, outputs and sizes from model.json; no shard is opened."""
+    package = _tfjs.read(path, scratch / "tfjs_graph-source")
+    graph = _tfjs_graph.parsed(package.root["modelTopology"])
+    inputs, outputs = _interface(package.root, graph)
+    weights = [entry for entry in package.entries if entry.dtype in {"float32", "complex64"}]
+    return Summary(
+        inputs=tuple(spec for _, spec in inputs.values()),
+        outputs=tuple(spec for _, spec in outputs.values()),
+        parameters=sum(entry.size for entry in weights),
+        dtypes=tuple(sorted({entry.stored for entry in weights})),
+        producer=_producer(package.root),
+        signatures=("serving_default",),
+        traits=frozenset({"weights", "fused-loops"} if _has_loops(graph) else {"weights"}),
+    )
+
+
+def _has_loops(graph: Any) -> bool:
+    return any(node.op in ("While", "StatelessWhile", "Enter") for node in graph.node)
+
+
+def _producer(root: Mapping[str, Any]) -> dict[str, str]:
+    known = {"tensorflow": root.get("generatedBy"), "converter": root.get("convertedBy")}
+    return {name: str(value) for name, value in known.items() if value}
+
+
+def _interface(root: Mapping[str, Any], graph: Any) -> tuple[Interface, Interface]:
+    """Inputs and outputs of the signature; files of old converters have none, so the graph's own ends are taken."""
+    metadata = root.get("userDefinedMetadata")
+    inner = metadata.get("signature") if isinstance(metadata, dict) else None
+    signature = root.get("signature") or inner or {}
+    placeholders = {node.name: node for node in graph.node if node.op == "Placeholder"}
+    inputs = _declared(signature.get("inputs") or {})
+    inputs = inputs or {name: (f"{name}:0", _placeholder_spec(node)) for name, node in placeholders.items()}
+    outputs = _declared(signature.get("outputs") or {}) or {
+        name: (f"{name}:0", _unknown(name)) for name in _ends(graph)
+    }
+    return inputs, outputs
+
+
+def _declared(tensors: Mapping[str, Any]) -> Interface:
+    """The official converter calls the inputs of some models ``left:0``."""
+    plain = {name.removesuffix(":0"): info for name, info in sorted(tensors.items())}
+    return {name: (str(info["name"]), _spec(name, info)) for name, info in plain.items()}
+
+
+def _spec(name: str, info: Mapping[str, Any]) -> TensorSpec:
+    from google.protobuf import json_format  # type: ignore[import-untyped]
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    known = {key: value for key, value in info.items() if key in {"name", "dtype", "tensorShape"}}
+    return _spec_of(name, json_format.ParseDict(known, meta_graph_pb2.TensorInfo()))
+
+
+def _spec_of(name: str, info: Any) -> TensorSpec:
+    from tensorflow import dtypes
+
+    shape = info.tensor_shape
+    sizes = None if shape.unknown_rank else tuple(None if item.size < 0 else int(item.size) for item in shape.dim)
+    return TensorSpec(name, sizes, dtypes.as_dtype(info.dtype).name)
+
+
+def _placeholder_spec(node: Any) -> TensorSpec:
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    shape = node.attr["shape"].shape
+    return _spec_of(node.name, meta_graph_pb2.TensorInfo(dtype=node.attr["dtype"].type, tensor_shape=shape))
+
+
+def _unknown(name: str) -> TensorSpec:
+    return TensorSpec(name, None, "float32")
+
+
+def _ends(graph: Any) -> list[str]:
+    used = {name.lstrip("^").split(":")[0] for node in graph.node for name in node.input}
+    return [node.name for node in graph.node if node.name not in used and node.op != "Const"]
+
+
+def load(path: Path, scratch: Path) -> Loaded:
+    """The graph with its constants put back, run by TensorFlow: the content is judged, not TensorFlow.js' kernels."""
+    function, inputs, outputs, arrays = _function(path, scratch)
+
+    def run(given: Arrays) -> Arrays:
+        results = function(*[feed(given[spec.name], spec.dtype) for spec in inputs])
+        return {spec.name: fetch(result) for spec, result in zip(outputs, results, strict=True)}
+
+    def weights() -> Iterator[tuple[str, np.ndarray]]:
+        yield from ((name, array) for name, array in arrays.items() if array.dtype.kind == "f")
+
+    return Loaded(inputs, outputs, run, weights, (_tfjs.NOT_RUN(),))
+
+
+def _function(
+    path: Path, scratch: Path
+) -> tuple[Any, tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, np.ndarray]]:
+    package = _tfjs.read(path, scratch / "tfjs_graph-source")
+    if (package.root.get("modelInitializer") or {}).get("node"):
+        raise ModelError(problem="it fills lookup tables when it starts, which is not read back")
+    arrays = {entry.name: array for entry, array in package.arrays()}
+    graph = _tfjs_graph.parsed(package.root["modelTopology"])
+    inputs, outputs = _interface(package.root, graph)
+    _tfjs_graph.put_constants(graph, arrays)
+    _tfjs_graph.rename_functions(graph)
+    function = _imported(graph, [tensor for tensor, _ in inputs.values()], [tensor for tensor, _ in outputs.values()])
+    found = tuple(_traced(spec, tensor) for (_, spec), tensor in zip(outputs.values(), function.outputs, strict=True))
+    return function, tuple(spec for _, spec in inputs.values()), found, arrays
+
+
+def _imported(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
+    """The graph as a function of its inputs, in order, that gives its outputs as a list."""
+    import tensorflow as tf
+
+    plain = _tfjs_graph.as_tensorflow(graph)
+    try:
+        wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(plain, name=""), [])
+        return wrapped.prune([_tensor(name) for name in inputs], [_tensor(name) for name in outputs])
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        raise ModelError(problem=f"its graph does not load in TensorFlow ({str(error)[:300]})") from error
+
+
+def _tensor(name: str) -> str:
+    return name if ":" in name else f"{name}:0"
+
+
+def _traced(spec: TensorSpec, tensor: Any) -> TensorSpec:
+    """What the signature declares, and where it declares nothing what the graph computes."""
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+    return TensorSpec(spec.name, spec.shape or shape, tensor.dtype.name)
+
+
+# Writing ----------------------------------------------------------------------------------------------------------
+
+
+def from_saved_model(source: Path, target: Path, hop: Hop) -> None:
+    """Freeze the signature, optimise it as the official converter does, and take its constants apart."""
+    function, _module = frozen(source, hop, Wish(single=True, loops=True))
+    graph, signature = _flat(function)
+    hop.add(*_tfjs.note_int32(_specs(function)))
+    try:
+        graph = _tfjs_graph.prepared(graph, signature)
+    except (ValueError, RuntimeError) as error:  # Grappler's own errors
+        raise ConverterFailed(target=LABEL, doing="Optimising the graph", problem=str(error)[:300]) from error
+    hop.add(*_tfjs.note_rounded(_tfjs_graph.dtypes_of(graph)))
+    weights = _tfjs_graph.take_constants(graph)
+    _tfjs.write(_root(graph, signature), weights, target, hop.scratch)
+
+
+def _flat(function: Any) -> tuple[Any, Any]:
+    """The GraphDef of a function without calls of other functions, and its signature under the interface's names."""
+    from tensorflow.core.protobuf import meta_graph_pb2
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    flat = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
+    given = [tensor.name.split(":")[0] for tensor in function.inputs]
+    for names, infos, tensors in (
+        (given, signature.inputs, flat.inputs),
+        (sorted(function.structured_outputs), signature.outputs, flat.outputs),
+    ):
+        for name, tensor in zip(names, tensors, strict=True):
+            infos[name].CopyFrom(_info(tensor))
+    return flat.graph.as_graph_def(), signature
+
+
+def _specs(function: Any) -> list[TensorSpec]:
+    named = [*((tensor.name.split(":")[0], tensor) for tensor in function.inputs), *function.structured_outputs.items()]
+    return [TensorSpec(name, None, tensor.dtype.name) for name, tensor in named]
+
+
+def _info(tensor: Any) -> Any:
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    return meta_graph_pb2.TensorInfo(
+        name=tensor.name, dtype=tensor.dtype.as_datatype_enum, tensor_shape=tensor.shape.as_proto()
+    )
+
+
+def _root(graph: Any, signature: Any) -> dict[str, Any]:
+    import tensorflow as tf
+    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+
+    return {
+        "format": "graph-model",
+        "generatedBy": tf.__version__,
+        "convertedBy": _tfjs.WRITER,
+        "signature": MessageToDict(signature),
+        "modelTopology": MessageToDict(graph),
+    }
+
+
+def to_saved_model(source: Path, target: Path, hop: Hop) -> None:
+    """One ``serving_default`` with the names of the signature; the weights stay constants of its graph."""
+    import tensorflow as tf
+
+    function, inputs, outputs, _ = _function(source, hop.scratch)
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        results = function(*tensors)
+        return dict(zip([spec.name for spec in outputs], results, strict=True))
+
+    module = tf.Module()
+    specs = [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in inputs]
+    module.serve = tf.function(serve, input_signature=specs, autograph=False)
+    folder = hop.scratch / "result-saved-model"
+    shutil.rmtree(folder, ignore_errors=True)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+    archive.pack(folder, target)
+    shutil.rmtree(folder)
+
+
+FORMAT = Format(
+    label=LABEL,
+    suffixes=(".zip",),
+    sniff=sniff,
+    inspect=inspect,
+    load=load,
+    converts_from={"saved_model": Converter(from_saved_model)},
+    converts_to={"saved_model": Converter(to_saved_model)},
+    keeps=frozenset({"graph", "weights"}),
+    refuses={
+        "strings": "TensorFlow.js has no operations on text; prepare the text before the model.",
+        "tables": "a TF.js graph model that Larder writes has no tables; look the words up before the model.",
+        "old-loops": "TensorFlow.js does not run the loops of TensorFlow 1 (Switch, Merge).",
+    },
+    changes={"half": "TensorFlow.js has no float16: it computes in float32."},
+    room=Room(limit=2 * GIB, memory=24.0),
+    snippet="""// npm install @tensorflow/tfjs-core @tensorflow/tfjs-converter @tensorflow/tfjs-backend-cpu
+// Unpack "{file}" into the folder "model", and serve it beside the page.
+import "@tensorflow/tfjs-backend-cpu";
+import { loadGraphModel } from "@tensorflow/tfjs-converter";
+
+const model = await loadGraphModel("model/model.json");
+console.log(model.modelSignature);
+""",
+    snippet_language="javascript",
+    needs=("tensorflow",),
+)
