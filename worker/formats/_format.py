@@ -177,7 +177,7 @@ FACTS = {
     "half": "it computes in float16 or bfloat16",
     "old-loops": "its loops are those of TensorFlow 1 (Switch, Merge)",
     "old-lists": "its loops are those of TensorFlow 1, around lists of TensorFlow 2",
-    "fused-loops": "its loops hold operations that TensorFlow.js has fused",
+    "fused": "it holds operations that were fused for TensorFlow.js",
     "reset-after": "it has GRU layers with reset_after=True",
 }
 

@@ -318,7 +318,7 @@ FORMAT = Format(
     refuses={
         "recurrent": "coremltools does not convert the loops of recurrent layers.",
         "old-loops": "coremltools does not convert loops.",
-        "fused-loops": "coremltools does not convert loops.",
+        "fused": "coremltools has no equal for operations that were fused for TensorFlow.js.",
         "strings": "Core ML programs have no operations on text; prepare the text before the model.",
         "tables": "Core ML programs have no tables; look the words up before the model.",
     },

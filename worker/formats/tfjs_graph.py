@@ -48,12 +48,13 @@ def inspect(path: Path, scratch: Path) -> Summary:
         dtypes=tuple(sorted({entry.stored for entry in weights})),
         producer=_producer(package.root),
         signatures=("serving_default",),
-        traits=frozenset({"weights", "fused-loops"} if _has_loops(graph) else {"weights"}),
+        traits=frozenset({"weights", "fused"} if _has_fused(graph) else {"weights"}),
     )
 
 
-def _has_loops(graph: Any) -> bool:
-    return any(node.op in ("While", "StatelessWhile", "Enter") for node in graph.node)
+def _has_fused(graph: Any) -> bool:
+    """Operations that were fused for TensorFlow.js, or loops, which may hold such ones."""
+    return any(node.op.startswith("_Fused") or node.op in ("While", "StatelessWhile", "Enter") for node in graph.node)
 
 
 def _producer(root: Mapping[str, Any]) -> dict[str, str]:

@@ -73,7 +73,7 @@ FORMAT = Format(
         "strings": "TensorFlow Lite does not work on text; turn it into numbers before the model.",
         "tables": "TensorFlow Lite has no place for the words and numbers of lookup tables.",
         "old-loops": "TensorFlow Lite has no operations for loops of TensorFlow 1 (Switch, Merge).",
-        "fused-loops": "TensorFlow Lite has no operation for what TensorFlow.js has fused inside its loops.",
+        "fused": "TensorFlow Lite has no equal for operations that were fused for TensorFlow.js.",
     },
     changes={
         "half": "It computes in float32 where the model computes in float16 or bfloat16.",
