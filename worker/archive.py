@@ -69,6 +69,14 @@ def container_of(path: Path) -> Container:
     return "tar" if _starts_like_tar(path) else "file"
 
 
+def suffix_of(path: Path, suffixes: Sequence[str]) -> str:
+    """Which of a format's suffixes names this file: the first, unless it became an archive, which has one of its own.
+
+    ONNX is one file, or an archive of two where the weights stand beside the graph.
+    """
+    return ".zip" if ".zip" in suffixes and container_of(path) == "zip" else suffixes[0]
+
+
 def members(path: Path, name: str = "", bounds: Bounds = BOUNDS) -> list[Member]:
     """The files in the archive, without directories; ``name`` is what messages call it."""
     return [entry.member for entry in entries(path, name, bounds)]
@@ -90,10 +98,14 @@ def unpack(path: Path, folder: Path, name: str = "", bounds: Bounds = BOUNDS) ->
     """Write every file of the archive below ``folder``, which must not hold any of them yet."""
     name = name or path.name
     for entry in entries(path, name, bounds):
-        target = folder / entry.member.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with reading(name), entry.open() as source, target.open("xb") as file:
-            _copy(source, file, entry.member.size)
+        write_out(entry, folder / entry.member.name, name)
+
+
+def write_out(entry: Entry, target: Path, name: str) -> None:
+    """One file of the archive ``name``, written to where nothing is yet; CorruptFile where it is damaged."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with reading(name), entry.open() as source, target.open("xb") as file:
+        _copy(source, file, entry.member.size)
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -182,8 +194,6 @@ def reading(archive: str) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise CorruptFile(name=archive, problem=f"the ZIP archive cannot be read ({_said(error)})") from error
-    except RecursionError as error:  # a tar of nothing but headers for the next entry
-        raise CorruptFile(name=archive, problem="the archive is nested too deeply") from error
     except (EOFError, struct.error) as error:
         raise CorruptFile(name=archive, problem="the archive ends too early") from error
     except (tarfile.TarError, zlib.error, lzma.LZMAError, ValueError) as error:
@@ -299,6 +309,7 @@ OPENERS: dict[bytes, Callable[[Path], Any]] = {
 XZ_MEMORY = 256 * MIB  # `xz -9` needs 65 MiB; a header may ask for 4 GiB
 MAX_HEADER = 64 * 1024  # of a name or of attributes; those of one file in Linux are never longer
 MAX_DEFAULTS = 1000  # attributes for all following entries; `git archive` writes one
+MAX_IN_A_ROW = 100  # extended headers before one entry; programs write four at the most
 DIGITS = re.compile(rb"\d{100}")
 LONG_HEADERS = (
     tarfile.XHDTYPE,
@@ -385,6 +396,13 @@ class _Header(tarfile.TarInfo):
         if info.type == tarfile.GNUTYPE_SPARSE:
             raise tarfile.ReadError("a file is stored with holes")
         return info
+
+    def _proc_member(self, package: Any) -> Any:
+        """``tarfile`` reads each header for the next entry from within the last one: one call deeper every time."""
+        package.in_a_row = getattr(package, "in_a_row", 0) + 1 if self.type in LONG_HEADERS else 0
+        if package.in_a_row > MAX_IN_A_ROW:
+            raise tarfile.ReadError("it is nested too deeply: header follows header, and no entry")
+        return super()._proc_member(package)  # type: ignore[misc]
 
     def _proc_pax(self, package: Any) -> Any:
         """Check the attributes before ``tarfile`` parses them."""

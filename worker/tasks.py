@@ -28,7 +28,7 @@ from django.utils import timezone
 from models_app import storage
 from models_app.models import SYSTEM, Artifact, Conversion, ModelVersion, Tag, Upload, WorkerNode, record
 from models_app.models.leases import lease_end
-from worker import formats, options
+from worker import archive, formats, options
 from worker.celery import app
 from worker.errors import Canceled, LarderError, SandboxError, SandboxMissing, VerificationError, WorkerLost
 from worker.heartbeat import Heartbeat
@@ -258,14 +258,15 @@ def _keep(hold: Hold, conversion: Conversion, result: Result) -> None:
     if result.report.verdict is Verdict.DIFFERS:
         _fail(hold.publish, conversion, VerificationError(problem=result.report.reason), result.report)
     else:
-        _offer(hold, conversion, storage.adopt(result.path), result.report)
+        name = download_name(conversion.version, conversion.target, conversion.options, result.path)
+        _offer(hold, conversion, name, storage.adopt(result.path), result.report)
 
 
 @transaction.atomic
-def _offer(hold: Hold, conversion: Conversion, stored: storage.Stored, report: Report) -> None:
+def _offer(hold: Hold, conversion: Conversion, name: str, stored: storage.Stored, report: Report) -> None:
     artifact = conversion.version.artifacts.create(
         format=conversion.target,
-        name=download_name(conversion.version, conversion.target, conversion.options),
+        name=name,
         sha256=stored.sha256,
         size=stored.size,
         origin=Artifact.Origin.CONVERTED,
@@ -291,9 +292,9 @@ def _final(state: Conversion.State, report: Report | None) -> dict[str, Any]:
     return {"state": state, "finished_at": timezone.now(), "stage": "", "report_data": data}
 
 
-def download_name(version: ModelVersion, slug: str, chosen: Mapping[str, Any]) -> str:
+def download_name(version: ModelVersion, slug: str, chosen: Mapping[str, Any], result: Path) -> str:
     """``mnist-v2-int8.tflite``: archives carry the format too, or all of them would be called ``mnist-v2.zip``."""
-    suffix = formats.get(slug).suffixes[0]
+    suffix = archive.suffix_of(result, formats.get(slug).suffixes)
     shared = f"-{slug.replace('_', '-')}" if suffix in (".zip", ".tar.gz") else ""
     return f"{version.model.slug}-v{version.number}{shared}{options.in_a_name(slug, chosen)}{suffix}"
 

@@ -15,7 +15,7 @@ import pytest
 from django.core.management.base import CommandError
 
 from models_app.management.commands._batch import Row
-from models_app.management.commands.convert import _describe
+from models_app.management.commands.convert import _describe, _place
 from tests.models_app.cli import DOUBLER, FIELDS, borrow, codes, run, write_pair
 from tests.stack import clean_environment
 from tests.worker import files
@@ -145,6 +145,17 @@ def test_nothing_that_is_there_is_overwritten(dense: Path, out: Path) -> None:
     ran = run("convert", dense, "--to", "h5", "--out", out, "--json")
     assert ran.rows[0]["output"] == str(out / "dense-2.h5")
     assert (out / "dense.h5").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_result_that_became_an_archive_is_called_one(out: Path, tmp_path: Path) -> None:
+    out.mkdir()
+    contents = [b"graph", files.zipped({"model.onnx": b"graph"}), files.zipped({"model.onnx": b"other"})]
+    placed = []
+    for content in contents:
+        (tmp_path / "result.onnx").write_bytes(content)
+        placed.append(_place(tmp_path / "result.onnx", out, "soup", formats.get("onnx").suffixes).name)
+    assert placed == ["soup.onnx", "soup.zip", "soup-2.zip"]
+    assert [(out / name).read_bytes() for name in placed] == contents
 
 
 def test_people_read_one_line_per_model(dense: Path, out: Path, tmp_path: Path) -> None:

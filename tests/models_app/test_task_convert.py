@@ -18,6 +18,7 @@ from models_app.actions.conversions import cancel_conversion
 from models_app.models import Actor, Conversion, ModelVersion
 from tests.models_app.conftest import a_report, event_tags, request_conversion
 from tests.models_app.engine import FakeEngine, engine, parameters
+from tests.worker import files
 from worker import pipeline, runtime, tasks
 from worker.errors import Crashed, TimedOut
 from worker.report import Verdict
@@ -72,6 +73,14 @@ def test_two_results_of_one_format_have_names_of_their_own(
     made = [run(request_conversion(version, alice, "tflite", precision=name)) for name in ("float32", "int8")]
     names = [conversion.artifact.name for conversion in made if conversion.artifact]
     assert names == ["soup-v1.tflite", "soup-v1-int8.tflite"]
+
+
+def test_a_result_that_became_an_archive_is_called_one(version: ModelVersion, alice: User, engine: FakeEngine) -> None:
+    made = [run(request_conversion(version, alice, "onnx"))]
+    engine.result = files.zipped({"model.onnx": b"graph", "model.onnx.data": b"weights"})
+    made.append(run(request_conversion(version, alice, "onnx", external_data="true")))
+    names = [conversion.artifact.name for conversion in made if conversion.artifact]
+    assert names == ["soup-v1.onnx", "soup-v1-onnx-external-data.zip"]
 
 
 def test_fake_is_called_like_the_real_one(engine: FakeEngine) -> None:

@@ -29,6 +29,23 @@ def zip_of(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLAT
     return path
 
 
+@pytest.mark.parametrize(
+    ("packed", "suffixes", "suffix"),
+    [
+        (True, (".onnx", ".zip"), ".zip"),
+        (False, (".onnx", ".zip"), ".onnx"),
+        (True, (".keras",), ".keras"),
+        (True, (".zip", ".tar.gz"), ".zip"),
+    ],
+)
+def test_the_file_decides_which_suffix_it_gets(
+    packed: bool, suffixes: tuple[str, ...], suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "result.onnx"
+    zip_of(path, FILES) if packed else path.write_bytes(b"\x08\x08")
+    assert archive.suffix_of(path, suffixes) == suffix
+
+
 def tar_of(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
     with tarfile.open(path, mode) as package:  # type: ignore[call-overload]
         for name, content in files.items():

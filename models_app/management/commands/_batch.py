@@ -48,7 +48,7 @@ class Row:
     error: LarderError | None = None
     seconds: float = 0.0
     output: Path | None = None
-    name: str = ""  # what the result will be called
+    name: str = ""  # what the result will be called, before its suffix
     reason: str = ""  # of the verdict, for people; in JSON the checks say it
     hint: str = ""  # what the command line can add to the error
     more: dict[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from models_app.management.commands._batch import (
     limits,
     work_through,
 )
-from worker import formats, pipeline
+from worker import archive, formats, pipeline
 from worker.errors import CustomCode, LambdaRefused, LarderError, VerificationError
 from worker.report import Severity, Verdict
 
@@ -45,14 +45,14 @@ class Command(BaseCommand):
         target, chosen = _target(options["to"], options["option"])
         samples = _samples(options["inputs"])
         out = _folder(options["out"])
-        names = _names(options["models"], formats.get(target).suffixes[0])
+        names = _names(options["models"])
         rows = [Row(source, target=target, name=name) for source, name in zip(options["models"], names, strict=True)]
 
         def convert(model: Model) -> None:
             result = _convert(model, chosen, samples)
             if result.report.verdict is Verdict.DIFFERS:
                 raise VerificationError(problem=result.report.reason)
-            model.row.output = _place(result.path, out, model.row.name)
+            model.row.output = _place(result.path, out, model.row.name, formats.get(target).suffixes)
 
         work_through(self, options, rows, convert, _describe)
 
@@ -113,14 +113,14 @@ def _folder(path: Path) -> Path:
 # Results ----------------------------------------------------------------------------------------------------------
 
 
-def _names(sources: Sequence[str], suffix: str) -> list[str]:
-    """A file name for each result, in order: the source's stem; the second of the same name gets -2."""
+def _names(sources: Sequence[str]) -> list[str]:
+    """What each result is called before its suffix, in order: the source's stem; the second of a name gets -2."""
     seen: Counter[str] = Counter()
     names = []
     for source in sources:
         stem = _stem(Path(source).resolve())
         seen[stem] += 1
-        names.append(f"{stem}-{seen[stem]}{suffix}" if seen[stem] > 1 else f"{stem}{suffix}")
+        names.append(f"{stem}-{seen[stem]}" if seen[stem] > 1 else stem)
     return names
 
 
@@ -131,12 +131,12 @@ def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)] or path.name
 
 
-def _place(result: Path, out: Path, name: str) -> Path:
+def _place(result: Path, out: Path, name: str, suffixes: Sequence[str]) -> Path:
     """Move the result to the folder under its name, or the next free one: nothing that is there is overwritten."""
-    stem, suffix = name[: -len(result.suffix)], result.suffix
+    suffix = archive.suffix_of(result, suffixes)
     number = 1
     while True:
-        target = out / (name if number == 1 else f"{stem}-{number}{suffix}")
+        target = out / f"{name if number == 1 else f'{name}-{number}'}{suffix}"
         try:
             target.touch(exist_ok=False)
         except FileExistsError:
