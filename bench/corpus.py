@@ -2,7 +2,8 @@
 
 Every entry goes the whole way: recognised by its bytes, inspected and loaded in a job, converted in jobs with the
 recorded inputs as samples, and the result's answers are compared with the recorded outputs. The first target that is
-right counts. Printed: right of all, by format and version; what is refused on purpose; every failure with its code.
+right counts. Printed: right of all, by format and version; what is refused on purpose; what lacks a part (only weights,
+words of a vocabulary, operations of an application); every failure with its code.
 
 usage: scripts/bench corpus FOLDER [--only FORMAT …] [--sample N] [--seed S] [--json FILE]
 """
@@ -55,6 +56,7 @@ class Outcome:
     target: str = ""
     verdict: str = ""
     seconds: float = 0.0
+    lacks: bool = False  # a part that is not in the file, or that nothing here can run, stopped it
     problems: list[str] = field(default_factory=list)  # "target: code: sentence"
     codes: list[str] = field(default_factory=list)
 
@@ -84,6 +86,7 @@ def examine(entry: Entry, zygote: Zygote) -> Outcome:
         outcome.note(outcome.stage, "not-comparable", f"the recording and the model do not correspond: {error!r}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    outcome.lacks = not outcome.is_right and outcome.codes[:1] in [[code] for code in entry.refusals]
     outcome.seconds = round(time.monotonic() - started, 2)
     return outcome
 
@@ -200,7 +203,7 @@ def report(outcomes: Sequence[Outcome]) -> int:
     print()
     for outcome in outcomes:
         if not outcome.is_right:
-            word = "refused" if outcome.is_refused_on_purpose else outcome.stage
+            word = "refused" if outcome.is_refused_on_purpose else "lacks" if outcome.lacks else outcome.stage
             print(f"{word:<10} {outcome.id} [{outcome.format}]: {'; '.join(outcome.problems) or 'no target'}")
     return _totals(outcomes)
 
@@ -208,12 +211,14 @@ def report(outcomes: Sequence[Outcome]) -> int:
 def _totals(outcomes: Sequence[Outcome]) -> int:
     right = sum(outcome.is_right for outcome in outcomes)
     refused = sum(outcome.is_refused_on_purpose for outcome in outcomes)
-    failed = len(outcomes) - right - refused
+    lacking = sum(outcome.lacks and not outcome.is_refused_on_purpose for outcome in outcomes)
+    failed = len(outcomes) - right - refused - lacking
     codes = Counter(outcome.codes[0] for outcome in outcomes if not outcome.is_right and outcome.codes)
     targets = Counter(outcome.target for outcome in outcomes if outcome.is_right)
     print(f"\nby target: {_listed(targets)}\nfailures by first code: {_listed(codes) or 'none'}")
     print(
-        f"{right} of {len(outcomes)} right; {refused} refused because they hold code; {failed} failed: "
+        f"{right} of {len(outcomes)} right; {refused} refused because they hold code; "
+        f"{lacking} lack a part of the model; {failed} failed: "
         f"{'falls short' if failed else 'holds'} (bar: none failed)"
     )
     return int(failed > 0)

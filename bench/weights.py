@@ -22,7 +22,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,16 +192,6 @@ def write_saved_model(zygote: Zygote, pid: int, folder: Path, gigabytes: float) 
     return hop.path.stat().st_size / weights, hop.megabytes * 1e6 / weights
 
 
-@contextmanager
-def room() -> Iterator[Path]:
-    os.umask(0o077)
-    folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
 def figures(zygote: Zygote, folder: Path, gigabytes: float, saved_model: float) -> list[tuple[str, float, float, str]]:
     pid = int(zygote.wait_ready()["pid"])
     found: list[tuple[str, float, float, str]] = []
@@ -228,8 +217,9 @@ def main() -> int:
         slug, path, size, scratch = options.make
         _make(slug, Path(path), float(size), Path(scratch))
         return 0
-    with room() as folder, Zygote() as zygote:
-        return conclude(*figures(zygote, folder, options.gigabytes, options.saved_model))
+    os.umask(0o077)
+    with tempfile.TemporaryDirectory(prefix="larder-bench-") as folder, Zygote() as zygote:
+        return conclude(*figures(zygote, Path(folder), options.gigabytes, options.saved_model))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def _is_one_thing(sample: Sample) -> bool:
     parts = [name for name in names if candidates.looks_like_a_part(name)]
     matched = [item.slug for item in formats.matches(sample)]
     if matched in (["saved_model"], ["keras"]):
-        return all(any(candidates.belongs(name, root) for root in roots) for name in parts)
+        few = len(roots) <= candidates.MOST_FOLDERS
+        return few and all(any(candidates.belongs(name, root) for root in roots) for name in parts)
     return not matched and (name_foreign(sample) is not None or not sample.members)
 
 

@@ -11,6 +11,7 @@ import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from worker import formats
@@ -33,12 +34,18 @@ MODEL_SUFFIXES = (
 # A model; one with pickled weights; weights without an architecture; a graph whose variables are elsewhere
 STRONG, PICKLED, ALONE, DRAWN = range(4)
 VARIABLES = re.compile(rb"VarHandleOp|VariableV2|\x12\x08Variable|op: \"Variable\"")
-PATHS = re.compile(rb'"paths"\s*:\s*(\[[^\]]*\])')
+SHARD_OF = re.compile(r"(.+?)(\.data)?-\d{5}-of-\d{5}")
+# A list of texts and nothing else, so that no stretch of bytes is gone over twice
+PATHS = re.compile(rb'"paths"\s*:\s*(\[\s*(?:"[^"\\]*(?:\\.[^"\\]*)*"\s*(?:,\s*)?)*\])', re.DOTALL)
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])", re.DOTALL)  # onnx.TensorProto.external_data
 NAMED = re.compile(r'^model_checkpoint_path:\s*"([^"]+)"', re.MULTILINE)
 JSON_STARTS = (b"{", b'"{')
 BLANK = b"\xef\xbb\xbf \t\r\n"
 MOST_READ = 64 * 1024 * 1024
+MOST_NAMED = 100_000  # files that one file names, or times that it names one
+LONGEST_LIST = 16 * 1024 * 1024  # bytes of a list of names
+MOST_FOLDERS = 8  # of one kind; two are one too many already
+MOST_PAIRS = 10_000
 TOGETHER = "Choose all files of the model together, or the folder that holds them."
 
 
@@ -63,10 +70,10 @@ def find(tree: Tree) -> list[Candidate]:
     rest = dict(tree)
     found: list[Candidate] = []
     for look in (_saved_models, _keras_folders, _core_ml, _tensorflow_js, _openvino, _onnx, _graph_checkpoints):
-        for candidate in list(look(rest)):
-            found.append(candidate)
-            taken = {path for _, path in candidate.files}
-            rest = {name: path for name, path in rest.items() if path not in taken}
+        seen = list(look(rest))
+        taken = {path for candidate in seen for _, path in candidate.files}
+        rest = {name: path for name, path in rest.items() if path not in taken}
+        found += seen
     return [*found, *_loose(rest)]
 
 
@@ -97,7 +104,7 @@ def belongs(name: PurePosixPath, root: PurePosixPath) -> bool:
 
 
 def _saved_models(tree: Tree) -> Iterator[Candidate]:
-    for name in [name for name in tree if name.name in GRAPHS]:
+    for name in islice((name for name in tree if name.name in GRAPHS), MOST_FOLDERS):
         inside = _below(tree, name.parent, belongs)
         yield Candidate(str(name), (*inside, *_flat_variables(tree, name.parent)))
 
@@ -110,13 +117,15 @@ def _flat_variables(tree: Tree, root: PurePosixPath) -> Iterator[tuple[str, Path
 
 
 def _keras_folders(tree: Tree) -> Iterator[Candidate]:
-    for name in [name for name in tree if name.name == "config.json" and name.parent / "model.weights.h5" in tree]:
+    roots = (name for name in tree if name.name == "config.json" and name.parent / "model.weights.h5" in tree)
+    for name in islice(roots, MOST_FOLDERS):
         yield Candidate(str(name), _below(tree, name.parent, belongs))
 
 
 def _core_ml(tree: Tree) -> Iterator[Candidate]:
     """A ``.mlpackage``: Manifest.json with the list of its files, and all of them below it."""
-    for name in [name for name in tree if name.name == "Manifest.json" and "itemInfoEntries" in _keys(tree[name])]:
+    lists = (name for name in tree if name.name == "Manifest.json" and "itemInfoEntries" in _keys(tree[name]))
+    for name in islice(lists, MOST_FOLDERS):
         package = name.parent.name if name.parent.name.endswith(".mlpackage") else "model.mlpackage"
         inside = _below(tree, name.parent, PurePosixPath.is_relative_to)
         yield Candidate(str(name), tuple((f"{package}/{part}", path) for part, path in inside))
@@ -156,20 +165,23 @@ def external_files(path: Path) -> tuple[str, ...]:
         if not file.read(1):
             return ()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = [data[match.end() : match.end() + match[1][0]] for match in LOCATION.finditer(data)]
-    return tuple(sorted({name.decode("utf-8", "replace") for name in found}))
+            matches = islice(LOCATION.finditer(data), MOST_NAMED)
+            found = {data[match.end() : match.end() + match[1][0]] for match in matches}
+    return tuple(sorted(name.decode("utf-8", "replace") for name in found))
 
 
 def _paths_in(path: Path) -> tuple[str, ...]:
     """The files of weights that a TensorFlow.js text names."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     with path.open("rb") as file:
-        for listed in PATHS.findall(file.read(MOST_READ)):
+        for match in PATHS.finditer(file.read(MOST_READ)):
+            if len(match[1]) > LONGEST_LIST or len(found) > MOST_NAMED:
+                break
             try:
-                found += [name for name in json.loads(listed) if isinstance(name, str)]
+                found |= dict.fromkeys(json.loads(match[1]))
             except ValueError:
                 continue
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def _with_named(tree: Tree, name: PurePosixPath, inside: str, named: tuple[str, ...]) -> Candidate:
@@ -209,14 +221,17 @@ def _graph_checkpoints(tree: Tree) -> Iterator[Candidate]:
 
 
 def _checkpoints(tree: Tree) -> list[_Checkpoint]:
+    shards: dict[PurePosixPath, list[PurePosixPath]] = {}
+    for name in tree:
+        if found := SHARD_OF.fullmatch(name.name):
+            shards.setdefault(name.parent / found[1], []).append(name)
     prefixes = [name.with_suffix("") for name in tree if name.suffix in (".index", ".meta")]
-    return [_checkpoint(tree, prefix) for prefix in dict.fromkeys(prefixes)]
+    return [_checkpoint(tree, prefix, shards.get(prefix, [])) for prefix in dict.fromkeys(prefixes)]
 
 
-def _checkpoint(tree: Tree, prefix: PurePosixPath) -> _Checkpoint:
+def _checkpoint(tree: Tree, prefix: PurePosixPath, shards: list[PurePosixPath]) -> _Checkpoint:
     """The files that share a prefix: an index with its shards (version 2), or one file or shards alone (version 1)."""
     index, meta, text = (prefix.parent / f"{prefix.name}{suffix}" for suffix in (".index", ".meta", ""))
-    shards = [name for name in tree if name.parent == prefix.parent and re.fullmatch(_shards_of(prefix), name.name)]
     parts = tuple(name for name in (index, text, *sorted(shards)) if name in tree)
     drawn = prefix.parent / "graph.pbtxt"
     graph = meta if meta in tree else drawn if drawn in tree else None
@@ -226,10 +241,6 @@ def _checkpoint(tree: Tree, prefix: PurePosixPath) -> _Checkpoint:
         graph,
         _missing_part(index, shards, tree) if parts else "the checkpoint itself (.index and .data)",
     )
-
-
-def _shards_of(prefix: PurePosixPath) -> str:
-    return re.escape(prefix.name) + r"(\.data)?-\d{5}-of-\d{5}"
 
 
 def _missing_part(index: PurePosixPath, shards: list[PurePosixPath], tree: Tree) -> str:
@@ -242,9 +253,8 @@ def _missing_part(index: PurePosixPath, shards: list[PurePosixPath], tree: Tree)
 def _latest(tree: Tree, found: list[_Checkpoint]) -> list[_Checkpoint]:
     """Of several checkpoints of one folder the one that its file ``checkpoint`` names; all where it names none."""
     named = {name.parent / latest for name in tree if name.name == "checkpoint" and (latest := _named_in(tree[name]))}
-    chosen = [item for item in found if item.prefix in named]
-    decided = {item.prefix.parent for item in chosen}
-    return [item for item in found if item in chosen or item.prefix.parent not in decided]
+    decided = {item.prefix.parent for item in found if item.prefix in named}
+    return [item for item in found if item.prefix in named or item.prefix.parent not in decided]
 
 
 def _named_in(path: Path) -> str:
@@ -280,7 +290,7 @@ def _loose(tree: Tree) -> Iterator[Candidate]:
     parts = _sorted(tree)
     for path in parts.wholes:
         yield Candidate(path.name, ((path.name, path),), whole=True, rank=DRAWN if _lacks_variables(path) else STRONG)
-    yield from _pairs(tree, parts) if parts.architectures else _lonely(tree, parts)
+    yield from islice(_pairs(tree, parts), MOST_PAIRS) if parts.architectures else _lonely(tree, parts)
 
 
 def _lacks_variables(path: Path) -> bool:

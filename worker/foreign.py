@@ -12,10 +12,6 @@ from pathlib import PurePosixPath
 
 from worker.formats._format import Sample
 
-GRAPH = (
-    "Choose it together with the files of its checkpoint (.index and .data), or save the model as a SavedModel, which "
-    "keeps graph and variables together."
-)
 BUNDLE = "Load it with the TensorFlow that wrote it, save it as a SavedModel, and upload that folder as a ZIP archive."
 OTHER_MODEL = "Upload the Keras or TensorFlow model that it was made from."
 NO_MODEL = 'Choose the file that your training wrote, for example with model.save("model.keras").'
@@ -24,9 +20,6 @@ PAGE = "The download was probably answered by a sign-in or error page. Download 
 
 LFS = re.compile(
     rb"^version https://git-lfs\.github\.com/spec/\S+\s[^\0]*?oid sha256:([0-9a-f]{64})\s[^\0]*?size (\d+)", re.DOTALL
-)
-GRAPH_DEF = re.compile(
-    rb"^\x0a.{1,5}?\x0a.[\w./-]+\x12.(Placeholder|Const|NoOp|VariableV2|VarHandleOp|Variable)", re.DOTALL
 )
 HTML = re.compile(rb"^\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body|script)\b", re.IGNORECASE | re.DOTALL)
 CSV = re.compile(r"^[^\n,;\t]*([,;\t])[^\n]*\r?\n[^\n]*\1")
@@ -104,8 +97,6 @@ MODELS = (
     _Row("a GGUF model", OTHER_MODEL, _starts(b"GGUF")),
     _Row("a PyTorch file", "Larder keeps models of TensorFlow and Keras.", _holds("data.pkl", "version")),
     _Row("a session bundle, which TensorFlow wrote before SavedModel", BUNDLE, _holds("export.meta", "checkpoint")),
-    _Row("a TensorFlow graph without its variables", GRAPH, _looks(GRAPH_DEF)),
-    _Row("a TensorFlow graph without its variables", GRAPH, _looks(re.compile(rb"^\s*node \{"))),
     _Row("an HDF5 file without a Keras model in it", NO_MODEL, _starts(b"\x89HDF\r\n\x1a\n")),
 )
 OTHERS = (

@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,7 +29,7 @@ from worker.errors import (
     TimedOut,
     from_json,
 )
-from worker.formats._format import Format, Option, Summary, TensorSpec, Tolerance
+from worker.formats._format import Option, Summary, TensorSpec, Tolerance
 from worker.report import Finding, Report, findings_from_json
 from worker.sandbox.limits import Limits
 
@@ -224,8 +224,7 @@ class _Work:
         with _sense():
             before = self._seen(self.probe, self.folder / "step-1" / "outputs.npz")
             after = self._seen(answer, self.folder / "result" / "outputs.npz")
-            one_row = any(finding.code == ONE_ROW for finding in self.findings)
-            return verify.judge(before, after, replace(_terms(source, route, options), one_row=one_row))
+            return verify.judge(before, after, _terms(source, route, options, self.findings))
 
     def _hop(self, number: int, path: Path, before: str, after: str, wishes: Json, probe: Json | None) -> Path:
         folder = self._subfolder(f"step-{number}")
@@ -236,7 +235,7 @@ class _Work:
         answer = self._job("convert", arguments | wishes | {"seed": self.seed, "probe": probe}, read, folder)
         with _sense():
             self._add(findings_from_json(answer["findings"]))
-            self.versions = {str(name): str(version) for name, version in answer["versions"].items()}
+            self.versions |= {str(name): str(version) for name, version in answer["versions"].items()}
             if probe is not None:
                 self.probe = {"error": None, **answer["probe"]}
                 self.specs = [asdict(TensorSpec.from_json(spec)) for spec in self.probe.get("inputs", ())]
@@ -287,18 +286,19 @@ class _Work:
         )
 
 
-def _terms(source: Source, route: routes.Route, options: Json) -> Terms:
+def _terms(source: Source, route: routes.Route, options: Json, findings: Sequence[Finding]) -> Terms:
     """The loosest tolerance of the route; bit for bit where layers go into formats that keep every weight."""
     from worker.verify import Terms
 
     steps = [formats.get(slug) for slug in route[1:]]
-    allowed = [item.tolerance for item in steps[:-1]] + [_tolerance(steps[-1], options)]
+    allowed = [item.tolerance for item in steps[:-1]] + [steps[-1].tolerance_with(options)]
     rtol = max(_half_rtol(source.summary), *(item.rtol for item in allowed))
     atol = max(item.atol for item in allowed)
     alone = steps[-1].keeps == {"weights"}
     exact = _all_exact(route) and (alone or "keras-config" in source.summary.traits)
     narrows = {wide: narrow for item in steps for wide, narrow in item.narrows.items()}
-    return Terms(Tolerance(rtol, atol), exact, alone, narrows)
+    one_row = any(finding.code == ONE_ROW for finding in findings)
+    return Terms(Tolerance(rtol, atol), exact, alone, narrows, one_row)
 
 
 def _half_rtol(summary: Summary) -> float:
@@ -309,10 +309,6 @@ def _half_rtol(summary: Summary) -> float:
 
 def _all_exact(route: routes.Route) -> bool:
     return all(formats.get(slug).exact for slug in route[1:])
-
-
-def _tolerance(item: Format, options: Json) -> Tolerance:
-    return item.tolerance_for(options) if item.tolerance_for else item.tolerance
 
 
 def _seed(path: Path) -> int:

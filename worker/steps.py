@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from worker import custom_code, formats, routes, verify
 from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
+from worker.formats._draws import GUESSES, make_inputs
 from worker.formats._format import Format, Hop, Loaded, TensorSpec
+from worker.formats._samples import read_samples
 from worker.report import Finding
-from worker.samples import read_samples
 from worker.translation import translated
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 Json = dict[str, Any]
 Digest = tuple[str, list[int], str]
-LIBRARIES = (
-    *("tensorflow", "keras", "tf-keras", "numpy", "h5py", "ai-edge-litert", "safetensors"),
-    *("tf2onnx", "onnx", "onnxruntime", "openvino", "coremltools"),
-)
+LIBRARIES = ("tensorflow", "keras", "numpy")  # of every job; the others are those that its formats need
 
 
 # The steps ------------------------------------------------------------------------------------------------------
@@ -73,7 +71,7 @@ def convert(arguments: Json, progress: Progress) -> Json:
     with translated(f"Converting {source.label} to {goal.label}", path.name):
         routes.converter(source.slug, goal.slug).run(path, target, hop)
     probe = _probe(path, source, arguments, progress) if arguments.get("probe") else None
-    return {"findings": _plain_findings(hop.findings), "versions": versions(), "probe": probe}
+    return {"findings": _plain_findings(hop.findings), "versions": versions(source, goal), "probe": probe}
 
 
 def run(arguments: Json, progress: Progress) -> Json:
@@ -152,17 +150,18 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress) -> J
         loaded = _load(path, source, arguments, progress)
         if loaded is None:
             raise ModelError(problem=f"{source.label} cannot be run here")
-        if loaded.architecture and wanted.get("described"):
-            return {**_describe(loaded), "findings": _plain_findings(loaded.findings), "error": None}
-        progress("running the source")
-        draws, answers = _try_out(loaded, wanted)
+        tried = None
+        if not (loaded.architecture and wanted.get("described")):
+            progress("running the source")
+            tried = _try_out(loaded, wanted)
         described = _describe(loaded)
     except BadSamples:  # what a person gave is theirs to repair
         raise
     except LarderError as error:
         return {"error": error.to_json()}
-    verify.save_draws(Path(wanted["inputs"]), draws)
-    verify.save_draws(Path(wanted["outputs"]), answers)
+    if tried:
+        for name, draws in zip(("inputs", "outputs"), tried, strict=True):
+            verify.save_draws(Path(wanted[name]), draws)
     return {**described, "findings": _plain_findings(loaded.findings), "error": None}
 
 
@@ -171,9 +170,9 @@ def _try_out(loaded: Loaded, wanted: Json) -> tuple[list[Arrays], list[Arrays]]:
     draws = [read_samples(Path(wanted["samples"]), loaded.inputs)] if wanted.get("samples") else []
     answers = [_answer(loaded, draw) for draw in draws]
     refusal = None
-    for guess in verify.GUESSES:
+    for guess in GUESSES:
         try:
-            made = verify.make_inputs(loaded.inputs, wanted["seed"], guess)
+            made = make_inputs(loaded.inputs, wanted["seed"], guess)
             return draws + made, answers + [_answer(loaded, draw) for draw in made]
         except LarderError as error:
             refusal = refusal or error
@@ -241,9 +240,11 @@ def _plain_findings(findings: Iterable[Finding]) -> list[Json]:
     return [finding.to_json() for finding in findings]
 
 
-def versions() -> dict[str, str]:
-    """The libraries that take part, by name."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+def versions(*items: Format) -> dict[str, str]:
+    """The libraries that take part in a conversion between these formats, by name, and Python."""
+    names = dict.fromkeys([*LIBRARIES, *(name for item in items for name in item.needs)])
+    found = {name.replace("_", "-"): importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version()} | found
 
 
 def _sample_layers(kind: str) -> list[Any]:

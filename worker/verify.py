@@ -1,4 +1,4 @@
-"""Does the result compute what the source computes? Inputs to try, and the judgement of what both answered.
+"""Does the result compute what the source computes? How values are handed on, and the judgement of what both answered.
 
 A verdict has parts, and each is a Check that is shown: load, names, shapes, dtypes, weights, values. A check that
 could not be made has ``passed`` None, and without values nothing is called verified.
@@ -18,11 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.errors import LarderError, NoResult, NotRunnable
-from worker.formats._draws import DRAWS, GUESSES, Guess, make_inputs
 from worker.formats._format import TensorSpec, Tolerance
 from worker.report import Check, Verdict
-
-__all__ = ["DRAWS", "GUESSES", "Guess", "make_inputs"]  # what this module hands on
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -89,6 +86,9 @@ def _same_shape(source: Shape, result: Shape) -> bool:
     return len(source) == len(result) and all(b is None or a == b for a, b in zip(source, result, strict=True))
 
 
+COARSE = 1e-3  # about the rounding of a float16
+
+
 # Judgement ------------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +118,11 @@ class Terms:
     narrows: Mapping[str, str] = field(default_factory=dict)
     one_row: bool = False
 
+    @property
+    def is_coarse(self) -> bool:
+        """Is more allowed than rounding can explain, so that people have to be told how much it is?"""
+        return self.tolerance.rtol > COARSE
+
 
 def judge(source: Seen, result: Seen, terms: Terms) -> Judgement:
     """The verdict on a result that was loaded and run, with its reason and the checks it rests on."""
@@ -134,7 +139,7 @@ def judge(source: Seen, result: Seen, terms: Terms) -> Judgement:
         return Verdict.DIFFERS, " ".join(check.sentence for check in failed), checks
     if unknown := [check for check in proof if check.passed is None]:
         return Verdict.NOT_PROVABLE, unknown[0].sentence, checks
-    return Verdict.VERIFIED, _summary(checks), checks
+    return Verdict.VERIFIED, _summary(checks, terms), checks
 
 
 def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Check, ...]:
@@ -149,7 +154,7 @@ def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Ch
 def not_shown(error: LarderError) -> Judgement:
     """The verdict on a result that showed nothing: it does not open, or nothing here can run it."""
     if error.code == NotRunnable.code:
-        sentence = f"Converted, not run here: {error.details.get('problem', '')}."
+        sentence = f"The result was not run: {error.details.get('problem', '')}."
         check = Check("values", None, sentence, {"code": error.code})
         return Verdict.NOT_PROVABLE, sentence, (check,)
     check = Check("load", False, f"The result does not open or run: {error.message}", {"code": error.code})
@@ -162,12 +167,13 @@ def not_run(error: LarderError) -> Judgement:
     return Verdict.NOT_PROVABLE, check.sentence, (check,)
 
 
-def _summary(checks: Sequence[Check]) -> str:
+def _summary(checks: Sequence[Check], terms: Terms) -> str:
     compared = [check.sentence for check in checks if check.name in ("weights", "values") and check.passed]
     told = {check.name: check.sentence for check in checks}
     if "values" not in told:
         return " ".join(filter(None, [told.get("architecture"), *compared]))
-    return " ".join(["The result has the same interface and computes the same.", *compared])
+    likeness = "nearly the same" if terms.is_coarse else "the same"
+    return " ".join([f"The result has the same interface and computes {likeness}.", *compared])
 
 
 def _interface_checks(source: Seen, result: Seen, terms: Terms) -> Iterator[Check]:
@@ -176,8 +182,7 @@ def _interface_checks(source: Seen, result: Seen, terms: Terms) -> Iterator[Chec
     if inputs is None or outputs is None:
         return
     pairs = [*_specs(source.inputs, result.inputs, inputs), *_specs(source.outputs, result.outputs, outputs)]
-    rows = _any_rows if terms.one_row else _as_it_is
-    unlike = [(a, b) for a, b in pairs if not _same_shape(a.shape, rows(b.shape))]
+    unlike = [(a, b) for a, b in pairs if not _same_shape(a.shape, _any_rows(b.shape) if terms.one_row else b.shape)]
     shapes = [f"{a.name} was {_show(a.shape)} and is {_show(b.shape)}" for a, b in unlike]
     changed = [(a, b) for a, b in pairs if b.dtype not in (a.dtype, terms.narrows.get(a.dtype))]
     dtypes = [f"{a.name} was {a.dtype} and is {b.dtype}" for a, b in changed]
@@ -186,10 +191,6 @@ def _interface_checks(source: Seen, result: Seen, terms: Terms) -> Iterator[Chec
     else:
         yield _agreement("shapes", shapes)
     yield _agreement("dtypes", dtypes)
-
-
-def _as_it_is(shape: Shape) -> Shape:
-    return shape
 
 
 def _any_rows(shape: Shape) -> Shape:
@@ -278,6 +279,9 @@ def _values_check(source: Seen, result: Seen, terms: Terms) -> Check:
         return Check("values", False, f"The values differ: {listed}.", data)
     largest = max((difference.max_abs for difference in compared), default=0.0)
     much = f"differ by at most {largest:.2g}" if largest else "are exactly the same"
+    if largest and terms.is_coarse:
+        share = max(difference.max_rel for difference in compared)
+        much += f", {share:.1%} of the largest value of its output, where {terms.tolerance.rtol:.1%} is allowed"
     sentence = f"On {len(source.values)} sets of inputs the values {much}."
     return Check("values", True, sentence, data)
 

@@ -126,7 +126,7 @@ def _context(conversion: Conversion) -> dict[str, Any]:
 
 def _is_approximate(target: Format, conversion: Conversion) -> bool:
     """Do its options ask for a result that only comes close to the source?"""
-    tolerance = target.tolerance_for(conversion.options) if target.tolerance_for else target.tolerance
+    tolerance = target.tolerance_with(conversion.options)
     return tolerance.rtol > target.tolerance.rtol or tolerance.atol > target.tolerance.atol
 
 

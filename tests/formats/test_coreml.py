@@ -98,6 +98,22 @@ def test_loops_are_refused_by_name(made_file: MadeFile, tmp_path: Path) -> None:
         convert(made_file("recurrent", "saved_model"), tmp_path)
 
 
+def test_loops_inside_of_calls_are_refused_by_name() -> None:
+    """As a SavedModel has them that was made from a TF.js graph model: coremltools does not name them."""
+    import tensorflow as tf
+
+    def doubled(x: Any) -> Any:
+        return tf.while_loop(lambda y: tf.reduce_sum(y) < 1e3, lambda y: (y * 2.0,), [x])[0]
+
+    called = tf.function(doubled, autograph=False)
+    function = tf.function(
+        lambda x: called(x), input_signature=[tf.TensorSpec([3])], autograph=False
+    ).get_concrete_function()
+    refusal = coreml._refusal(IndexError("list index out of range"), function)
+    assert isinstance(refusal, UnsupportedOperation)
+    assert "While" in str(refusal.details["operation"])
+
+
 @pytest.mark.parametrize("fact", ["strings", "tables", "recurrent"])
 def test_it_says_before_what_it_cannot_hold(fact: str) -> None:
     with pytest.raises(NoRoute):

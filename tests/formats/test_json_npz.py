@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.formats.models import assert_same, convert, load, pack, stir
 from worker import formats
 from worker.errors import AmbiguousFormat, IncompleteModel, ModelError, PickledCode, WeightsMismatch
+from worker.intake import take_sample
 
 
 def test_it_works(made_file: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -34,6 +36,20 @@ def test_more_than_ten_arrays_keep_their_order(tmp_path: Path) -> None:
     model.save(tmp_path / "deep.keras")
     path = two_files(model, tmp_path, *model.get_weights())
     assert_same(load("keras", tmp_path / "deep.keras", tmp_path / "a"), load("json_npz", path, tmp_path / "b"))
+
+
+def test_a_text_inside_of_a_text(tmp_path: Path) -> None:
+    """``json.dump(model.to_json(), file)``."""
+    import keras
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    stir(model)
+    model.save(tmp_path / "plain.keras")
+    np.savez(tmp_path / "w.npz", *model.get_weights())
+    text = json.dumps(model.to_json()).encode()
+    path = pack(tmp_path / "pair.zip", architecture__json=text, notes__json=b'{"a": 1}', w__npz=tmp_path / "w.npz")
+    assert [item.slug for item in formats.matches(take_sample(path, "pair.zip"))] == ["json_npz"]
+    assert_same(load("keras", tmp_path / "plain.keras", tmp_path / "a"), load("json_npz", path, tmp_path / "b"))
 
 
 def test_normalization_statistics_are_not_lost(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.formats.corpus import CORPUS, Entry
+from bench.corpus import stratified
+from tests.formats.corpus import Entry, entries
 from tests.formats.models import assert_same, convert, load, made, pack, stir
 from tests.worker import opcodes
 from worker import formats, intake
@@ -141,15 +142,9 @@ def test_nothing_becomes_it() -> None:
 
 def drawn() -> list[Any]:
     """One entry of every version and kind of pickled weights, of those that nobody has to refuse."""
-    if not CORPUS.exists():
-        return []
-    strata: dict[tuple[str, str], list[Entry]] = {}
-    for data in json.loads((CORPUS / "manifest.json").read_text(encoding="utf-8"))["entries"]:
-        entry = Entry(CORPUS, data)
-        if entry.format in ("pickle_weights", "json+npy_object") and not entry.code and not entry.refusals:
-            strata.setdefault((entry.tag, entry.format), []).append(entry)
-    generator = random.Random(SEED)  # noqa: S311 - which files to look at is no secret
-    return [pytest.param(generator.choice(strata[key]), id="-".join(key)) for key in sorted(strata)]
+    pickled = [entry for entry in entries() if entry.format in ("pickle_weights", "json+npy_object")]
+    readable = [entry for entry in pickled if not entry.code and not entry.refusals]
+    return [pytest.param(entry, id=f"{entry.tag}-{entry.format}") for entry in stratified(readable, 1, SEED)]
 
 
 @pytest.mark.parametrize("entry", drawn())

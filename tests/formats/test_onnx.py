@@ -200,6 +200,27 @@ def test_signatures_that_are_not_carried_over_are_named(tmp_path: Path) -> None:
     assert convert(tmp_path / "model.zip", tmp_path)[1] == ["signatures-dropped"]
 
 
+def test_shapes_that_were_noted_at_operations_do_no_harm(tmp_path: Path) -> None:
+    """As passes of TensorFlow leave them behind in a graph that was optimised before it was saved."""
+    import tensorflow as tf
+    from tensorflow.core.framework import attr_value_pb2
+
+    from worker import archive
+
+    def serve(x: Any) -> dict[str, Any]:
+        y = tf.nn.relu(x)
+        noted = attr_value_pb2.AttrValue()
+        noted.list.shape.append(tf.TensorShape([None, 3]).as_proto())
+        y.op._set_attr("_input_shapes", noted)
+        return {"y": y}
+
+    module = tf.Module()
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec([None, 3], name="x")], autograph=False)
+    tf.saved_model.save(module, str(tmp_path / "sm"), signatures=module.serve)
+    archive.pack(tmp_path / "sm", tmp_path / "model.zip")
+    assert convert(tmp_path / "model.zip", tmp_path)[1] == []
+
+
 # Options ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import h5py
 import numpy as np
@@ -175,3 +176,20 @@ def test_settings_that_keras_cannot_read_back_from_h5_are_not_written(tmp_path: 
     write_h5(model, tmp_path / "result", hop)
     assert [finding.code for finding in hop.findings] == ["compile-dropped"]
     keras.saving.load_model(write("h5", model, tmp_path / "again"))
+
+
+def test_numbers_of_an_optimizer_that_nobody_names_are_said_to_be_lost(tmp_path: Path) -> None:
+    """As Keras 3 pickles a compiled model: its archive has the state, and settings without the optimizer."""
+    import keras
+
+    path = tmp_path / "nameless.keras"
+    with ZipFile(saved(trained(keras, "adam"), "keras", tmp_path)) as source, ZipFile(path, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                del config["compile_config"]["optimizer"]
+                content = json.dumps(config).encode()
+            target.writestr(name, content)
+    assert {"compile-dropped", "optimizer-dropped"} <= set(convert("keras", "json_npz", path, tmp_path / "c")[1])
+    assert "optimizer" in formats.get("keras").inspect(path, tmp_path / "i").traits

@@ -39,7 +39,6 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch, made_file: Made) -> Ite
     monkeypatch.setattr(_regions, "MAPPED", 64)
     yield made
     _sources._read.cache_clear()
-    _plan._made.cache_clear()
     _plan._large.clear()
 
 
@@ -251,6 +250,20 @@ def test_a_damaged_member_is_found(made_file: Made, tmp_path: Path) -> None:
     content[-400] ^= 1
     path.write_bytes(content)
     with pytest.raises(CorruptFile, match="checksum"):
+        formats.get("json_safetensors").inspect(path, tmp_path)
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_damaged_member_beside_those_in_place_is_found(made_file: Made, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(made_file("dense", "json_safetensors")) as source, zipfile.ZipFile(path, "w") as target:
+        target.writestr("weights.safetensors", source.read("weights.safetensors"))
+        target.writestr("architecture.json", source.read("architecture.json"), zipfile.ZIP_DEFLATED)
+        place = target.getinfo("architecture.json").header_offset
+    content = bytearray(path.read_bytes())
+    content[place + 80] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(CorruptFile, match="archive cannot be read"):
         formats.get("json_safetensors").inspect(path, tmp_path)
 
 

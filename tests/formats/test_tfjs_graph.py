@@ -14,8 +14,8 @@ import pytest
 from tests.formats import models
 from tests.tfjs import node
 from worker import archive, intake, routes
-from worker.errors import CorruptFile, IncompleteModel, NoRoute, UnsupportedOperation
-from worker.formats import _tfjs, _tfjs_graph, get
+from worker.errors import CorruptFile, IncompleteModel, ModelError, NoRoute, UnsupportedOperation
+from worker.formats import _tfjs, _tfjs_graph, get, tfjs_graph
 from worker.formats._format import Hop, Loaded, Summary
 
 MadeFile = Callable[[str, str], Path]
@@ -140,7 +140,9 @@ def test_a_whole_number_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_loops_hand_on_what_they_collect(made_file: MadeFile, tmp_path: Path) -> None:
     """TensorFlow.js throws a collected tensor away unless the very same one, no copy of it, is an output as well."""
-    _, root = unpacked(convert(made_file("recurrent", "saved_model"), tmp_path), tmp_path)
+    path = convert(made_file("recurrent", "saved_model"), tmp_path)
+    assert GRAPH.inspect(path, tmp_path / "inspect").traits == {"weights", "recurrent"}
+    _, root = unpacked(path, tmp_path)
     graph = _tfjs_graph.parsed(root["modelTopology"])
     bodies = [item for item in graph.library.function if any(n.op == "TensorListSetItem" for n in item.node_def)]
     assert len(bodies) == 3
@@ -238,6 +240,46 @@ def test_it_becomes_a_saved_model(kind: str, made_file: MadeFile, tmp_path: Path
     assert_same_names(before, after)
     inputs = models.inputs_of(before)
     assert_close(after.run(inputs), before.run(inputs))
+
+
+def test_what_was_fused_is_taken_apart_for_other_formats(made_file: MadeFile, tmp_path: Path) -> None:
+    """TensorFlow Lite knows neither ``_FusedMatMul`` nor ``Erf``: it would need the operations of TensorFlow itself."""
+    source = made_file("dense", "saved_model")
+    path = convert(source, tmp_path)
+    _, root = unpacked(path, tmp_path)
+    assert {"_FusedMatMul", "Erf"} <= {item["op"] for item in root["modelTopology"]["node"]}
+    GRAPH.converts_to["saved_model"].run(path, tmp_path / "back.zip", Hop(tmp_path / "back"))
+    result, codes = models.convert("saved_model", "tflite", tmp_path / "back.zip", tmp_path / "lite")
+    assert codes == []
+    before, after = models.load("saved_model", source, tmp_path / "one"), models.load("tflite", result, tmp_path)
+    inputs = models.inputs_of(before)
+    assert_close(after.run(inputs), before.run(inputs))
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_a_fused_bias_keeps_its_layout(layout: str) -> None:
+    from tensorflow.core.framework import graph_pb2
+
+    graph = graph_pb2.GraphDef()
+    node = graph.node.add(name="y", op="_FusedConv2D", input=["x", "kernel", "bias"])
+    node.attr["fused_ops"].list.s[:] = [b"BiasAdd", b"LeakyRelu"]
+    node.attr["leakyrelu_alpha"].f = 0.5
+    node.attr["data_format"].s = layout.encode()
+    node.attr["filter_format"].s = b"HWIO"  # which a plain convolution does not have
+    plain, bias, last = _tfjs_graph.as_tensorflow(graph).node
+    assert [item.op for item in (plain, bias, last)] == ["Conv2D", "BiasAdd", "LeakyRelu"]
+    assert set(plain.attr) == {"data_format"}
+    assert bias.attr["data_format"].s == layout.encode()
+    assert (last.name, last.attr["alpha"].f) == ("y", 0.5)
+
+
+def test_a_fused_operation_without_its_bias_is_told() -> None:
+    from tensorflow.core.framework import graph_pb2
+
+    graph = graph_pb2.GraphDef()
+    graph.node.add(name="y", op="_FusedMatMul", input=["x", "kernel"]).attr["fused_ops"].list.s[:] = [b"BiasAdd"]
+    with pytest.raises(ModelError, match="does not load"):
+        tfjs_graph._imported(graph, ["x"], ["y"])
 
 
 def damaged(made_file: MadeFile, folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Path:

@@ -12,9 +12,10 @@ from tests.formats.models import load, pack
 from worker import archive, intake
 from worker.errors import ConverterFailed, CorruptFile, NotRunnable, UnsupportedOperation
 from worker.formats import _frozen, get, matches
+from worker.formats._draws import GUESSES, make_inputs
 from worker.formats._format import Hop, Loaded, Sample
 from worker.formats._tflite_file import check_constant
-from worker.verify import GUESSES, make_inputs, measure
+from worker.verify import measure
 
 TFLITE, SAVED_MODEL = get("tflite"), get("saved_model")
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
@@ -64,9 +65,26 @@ def test_it_works(tmp_path: Path) -> None:
     assert TFLITE.sniff(Sample("model.tflite", 0, result.read_bytes()[:64]))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OLD if (CORPUS / kind).exists()])
+def written_by_tensorflow_1(folder: Path) -> Path:
+    """A SavedModel with one reference variable and one resource variable."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder("float32", (None, 3), "x")
+        scale = v1.get_variable("scale", initializer=[2.0, -1.0, 0.5], use_resource=False)
+        shift = v1.get_variable("shift", initializer=[1.0, -1.0, 3.0], use_resource=True)
+        y = tf.nn.relu(x * scale + shift)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(folder / "sm"), {"x": x}, {"y": y})
+    archive.pack(folder / "sm", folder / "old.zip")
+    return folder / "old.zip"
+
+
+@pytest.mark.parametrize("kind", ["written here", *(kind for kind in OLD if (CORPUS / kind).exists())])
 def test_variables_of_tensorflow_1_are_folded(kind: str, tmp_path: Path) -> None:
-    source = next(CORPUS.joinpath(kind).glob("saved_model*.zip"))
+    packed = CORPUS.joinpath(kind).glob("saved_model*.zip")
+    source = written_by_tensorflow_1(tmp_path) if kind == "written here" else next(packed)
     assert_same_values(source, convert(source, tmp_path), tmp_path)
 
 

@@ -68,6 +68,7 @@ def test_unreadable_version_shows_its_error_and_its_file(as_vera: Client, versio
     ModelVersion.objects.update(state=ModelVersion.State.UNREADABLE, error=error.to_json())
     answer = page(as_vera, version)
     assert "secret_sauce" in answer.content.decode()
+    assert "Nothing risky was found" not in answer.content.decode()
     assert len(answer.context["files"]) == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -13,6 +13,7 @@ from tests.worker import files
 from tests.worker.opcodes import HARMLESS
 from worker import archive, intake
 from worker.bundle import Bundle, gather
+from worker.candidates import MOST_PAIRS, choose, find
 from worker.errors import LarderError, UnreadablePath
 
 CODE = b"raise SystemExit('nobody runs this here')\n"
@@ -224,6 +225,30 @@ def test_a_path_in_a_text_leads_nowhere_else(tmp_path: Path) -> None:
     with pytest.raises(LarderError) as caught:
         gathered(tmp_path, {"m.onnx": beside, "notes.txt": b"x"})
     assert caught.value.code == "incomplete-model"
+
+
+@pytest.mark.parametrize("names", ["d{0}/saved_model.pb", "d/m{0}.index", "d/m{0}.meta"])
+def test_thousands_of_models_are_refused_as_several(tmp_path: Path, names: str) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    found = find({PurePosixPath(names.format(number)): tmp_path / "file" for number in range(10_000)})
+    with pytest.raises(LarderError) as caught:
+        choose(found, "many")
+    assert caught.value.code in ("ambiguous-format", "incomplete-model")
+
+
+def test_many_parts_are_not_all_paired(tmp_path: Path) -> None:
+    content = {f"{number}.json": JSON for number in range(150)} | {f"{number}.npz": files.NPZ for number in range(150)}
+    folder = folder_of(tmp_path, content)
+    found = find({PurePosixPath(path.name): path for path in folder.iterdir()})
+    assert len(found) == MOST_PAIRS
+    with pytest.raises(LarderError, match=r"\.json with"):
+        choose(found, "many")
+
+
+def test_a_text_that_starts_lists_without_end_is_gone_over_once(tmp_path: Path) -> None:
+    text = files.TFJS.encode().replace(b"{", b'{"paths":[' * 1_000_000, 1)
+    with pytest.raises(LarderError, match=r"group1-shard1of2\.bin"):
+        gathered(tmp_path, {"model.json": text, "notes.txt": b"x"})
 
 
 def test_a_lonely_graph_names_its_other_half(tmp_path: Path) -> None:

@@ -177,6 +177,11 @@ def test_bad_input_is_named(tmp_path: Path, name: str, content: bytes, code: str
     [
         (b"GGUF\x03\0\0\0", "a GGUF model"),
         (files.zipped({"m/data.pkl": HARMLESS, "m/version": "3"}), "a PyTorch file"),
+        (
+            files.zipped({"export.meta": b"g", "checkpoint": b"c", "export-00000-of-00001": b"v"}),
+            "a session bundle, which TensorFlow wrote before SavedModel",
+        ),
+        (files.HDF5 + bytes(100), "an HDF5 file without a Keras model in it"),
         (b"%PDF-1.7\n", "a PDF document"),
         (b"\x89PNG\r\n\x1a\n" + bytes(9), "an image"),
         (b"\xff\xd8\xff\xe0" + bytes(9), "an image"),

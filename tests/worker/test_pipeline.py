@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -98,6 +99,19 @@ def test_every_step_of_a_route_is_a_job_and_the_result_runs_alone(tmp_path: Path
     assert stages[:3] == ["converting to B, 1 of 3", "converting to C, 2 of 3", "converting to Loose, 3 of 3"]
     assert report.verdict is Verdict.VERIFIED  # by the tolerance of the loosest step
     assert named(report.checks)["weights"] is None
+
+
+def test_made_with_what_the_formats_of_the_route_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = {
+        "a": toy("A"),
+        "b": toy("B", {"a": copying()}, needs=("h5py",)),
+        "c": toy("C", {"b": copying()}, needs=("tf_keras",)),
+        "other": toy("Other", {"a": copying()}, needs=("onnx",)),
+    }
+    toy_formats.install(monkeypatch, chain)
+    versions = convert(tmp_path, "c").report.versions
+    assert set(versions) == {"python", "tensorflow", "keras", "numpy", "h5py", "tf-keras"}
+    assert versions["h5py"] == importlib.metadata.version("h5py")
 
 
 def test_the_same_file_is_judged_on_the_same_inputs(tmp_path: Path) -> None:

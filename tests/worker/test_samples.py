@@ -10,7 +10,7 @@ import pytest
 
 from worker.errors import BadSamples
 from worker.formats._format import TensorSpec
-from worker.samples import read_samples
+from worker.formats._samples import read_samples
 
 SPECS = (TensorSpec("left", (None, 2), "float32"), TensorSpec("right", (None,), "int32"))
 LEFT, RIGHT = np.ones((3, 2), "float64"), np.array([1, 2, 3])

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from worker import verify
 from worker.errors import BadSamples, ModelError, NoResult, NotRunnable
+from worker.formats._draws import DRAWS, GUESSES, Guess, make_inputs
 from worker.formats._format import TensorSpec, Tolerance
 from worker.report import Check, Verdict
-from worker.verify import GUESSES, Array, Guess, Seen, Terms, make_inputs, measure, pair
+from worker.verify import Array, Seen, Terms, measure, pair
 
 TOLERANCE = Tolerance(rtol=1e-5, atol=1e-6)
 TERMS = Terms(TOLERANCE, exact_weights=True)
@@ -40,6 +41,15 @@ def test_it_works() -> None:
     assert named(checks) == dict.fromkeys(["load", "names", "shapes", "dtypes", "weights", "values"], True)
     assert "All 2 weight tensors are the same, bit for bit." in reason
     assert "On 2 sets of inputs the values are exactly the same." in reason
+
+
+def test_what_is_only_near_is_not_called_the_same() -> None:
+    """Whole numbers for weights are far from exact: the verdict says how far, and how far was allowed."""
+    terms = Terms(Tolerance(rtol=0.1, atol=0.0), exact_weights=False)
+    verdict, reason, _ = verify.judge(SEEN, with_values(VALUES, VALUES * 2.1), terms)
+    assert verdict is Verdict.VERIFIED
+    assert "computes nearly the same." in reason
+    assert "differ by at most 0.4, 5.0% of the largest value of its output, where 10.0% is allowed." in reason
 
 
 def test_everything_said_survives_json() -> None:
@@ -169,7 +179,7 @@ def test_a_result_that_does_not_open_differs() -> None:
 def test_a_result_that_nothing_here_can_run_is_not_provable() -> None:
     verdict, reason, checks = verify.not_shown(NotRunnable(problem="it runs on a phone"))
     assert verdict is Verdict.NOT_PROVABLE
-    assert reason == "Converted, not run here: it runs on a phone."
+    assert reason == "The result was not run: it runs on a phone."
     assert named(checks) == {"values": None}
 
 
@@ -177,7 +187,7 @@ def test_a_result_that_nothing_here_can_run_is_not_provable() -> None:
 
 
 @pytest.mark.parametrize("guess", GUESSES)
-def test_inputs_follow_the_signature(guess: verify.Guess) -> None:
+def test_inputs_follow_the_signature(guess: Guess) -> None:
     specs = (
         TensorSpec("image", (None, None, None, 3), "float32"),
         TensorSpec("token", (None, 7), "int32", limit=5),
@@ -191,7 +201,7 @@ def test_inputs_follow_the_signature(guess: verify.Guess) -> None:
         TensorSpec("unknown", None, "float32"),
     )
     draws = make_inputs(specs, 1, guess)
-    assert [draw["image"].shape for draw in draws] == [(batch, guess.size, guess.size, 3) for _, batch in verify.DRAWS]
+    assert [draw["image"].shape for draw in draws] == [(batch, guess.size, guess.size, 3) for _, batch in DRAWS]
     assert {draw["image"].shape[0] for draw in draws} == {1, 3}
     assert all(draw["token"].min() >= 0 and draw["token"].max() < 5 for draw in draws)
     assert all(draw["count"].max() < guess.high for draw in draws)

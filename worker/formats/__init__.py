@@ -35,7 +35,12 @@ def get(slug: str) -> Format:
 
 def missing(item: Format) -> list[str]:
     """Libraries that this format needs and that are not installed here."""
-    return [name for name in item.needs if util.find_spec(name) is None]
+    return [name for name in item.needs if not _is_installed(name)]
+
+
+@cache  # a page of offers asks a thousand times
+def _is_installed(name: str) -> bool:
+    return util.find_spec(name) is not None
 
 
 def require(item: Format) -> None:

@@ -60,7 +60,8 @@ def parse(text: str | bytes, name: str, version: str = "", backend: str = "") ->
 
 def _from_json(text: str | bytes, name: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value  # as ``json.dump(model.to_json())`` wrote it
     except (ValueError, RecursionError) as error:
         raise CorruptFile(name=name, problem=f"its architecture is not valid JSON ({error})") from error
 

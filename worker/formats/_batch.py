@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from worker.formats._graphs import Graph, with_own_functions
+from worker.formats._graphs import Graph, constant_node, with_own_functions
 
 # The operations of lists of tensors, and which of their inputs is the shape of an element
 ELEMENT_SHAPES = {
@@ -42,7 +42,7 @@ def _fix(nodes: Iterable[Any], output: str, batch: int) -> list[Any]:
         place = ELEMENT_SHAPES.get(node.op)
         source = constants.get(node.input[place].split(":")[0]) if place is not None else None
         if source is not None and (shape := _fixed_shape(source, batch)) is not None:
-            made.append(_constant(f"{node.name}/element_shape_of_{batch}", shape))
+            made.append(constant_node(f"{node.name}/element_shape_of_{batch}", shape, "int32"))
             node.input[place] = made[-1].name + output
     return made
 
@@ -54,13 +54,3 @@ def _fixed_shape(source: Any, batch: int) -> list[int] | None:
     shape = tf.make_ndarray(source.attr["value"].tensor)
     sizes = shape.tolist() if shape.ndim == 1 else []
     return [batch, *sizes[1:]] if sizes and sizes[0] == -1 and -1 not in sizes[1:] else None
-
-
-def _constant(name: str, shape: list[int]) -> Any:
-    import tensorflow as tf
-    from tensorflow.core.framework import node_def_pb2
-
-    node = node_def_pb2.NodeDef(name=name, op="Const")
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(shape, tf.int32))
-    node.attr["dtype"].type = tf.int32.as_datatype_enum
-    return node

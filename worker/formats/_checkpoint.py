@@ -97,7 +97,7 @@ class Objects:
 
     @property
     def has_optimizer(self) -> bool:
-        return self._optimizer is not None and bool(self.optimizer_variables())
+        return bool(self._optimizer_nodes())
 
     @cached_property
     def _optimizer(self) -> Any:
@@ -115,15 +115,16 @@ class Objects:
 
     def optimizer_variables(self) -> list[tuple[str, np.ndarray]]:
         """The optimizer's counter and values under their full names, in the order in which they were made."""
+        return [(self._nodes[node].attributes[0].full_name, self.array(node)) for node in self._optimizer_nodes()]
+
+    def _optimizer_nodes(self) -> list[int]:
         if self._optimizer is None:
             return []
         children = {child.local_name: child.node_id for child in self._optimizer.children}
         if "_variables" in children:
             listed = self._nodes[children["_variables"]].children
-            numbers = [child.node_id for child in sorted(listed, key=lambda child: int(child.local_name))]
-        else:
-            numbers = [*([children["iter"]] if "iter" in children else []), *self._slots()]
-        return [(self._nodes[node].attributes[0].full_name, self.array(node)) for node in numbers]
+            return [child.node_id for child in sorted(listed, key=lambda child: int(child.local_name))]
+        return [*([children["iter"]] if "iter" in children else []), *self._slots()]
 
     def _slots(self) -> list[int]:
         """The values of an optimizer of up to Keras 2.10: kind after kind, each in the order of the weights."""
@@ -229,7 +230,7 @@ class _Alignment:
     def align(self, part: Part, node: int) -> dict[int, int]:
         """Node numbers beside ids of variables, one for one and complete."""
         self._part(part, node)
-        wanted = [item for item in _weights.variables_of(part) if "float" in str(item.dtype)]
+        wanted = _weights.without_counters(_weights.variables_of(part))
         left = [item for item in wanted if id(item) not in self.taken]
         if left:
             problem = f"the checkpoint has no weights for {_weights.variable_path(left[0])}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
 
 from worker import archive
 from worker.errors import AmbiguousFormat, IncompleteModel
@@ -32,22 +32,29 @@ def named(path: Path, scratch: Path, suffix: str) -> Path:
 
 def files_below(folder: Path, wanted: Callable[[str], bool]) -> list[Path]:
     """Files by their name, outer ones first; what macOS and editors add does not count."""
-    found = [item for item in folder.rglob("*") if item.is_file() and wanted(item.name) and not is_junk(item, folder)]
+    found = [
+        item
+        for item in folder.rglob("*")
+        if item.is_file() and wanted(item.name) and not is_junk(item.relative_to(folder))
+    ]
     return sorted(found, key=lambda item: (len(item.parts), str(item)))
 
 
-def is_junk(item: Path, folder: Path) -> bool:
-    parts = item.relative_to(folder).parts
-    return "__MACOSX" in parts or item.name.startswith("._")
+def is_junk(inside: PurePath) -> bool:
+    """Did macOS put this file, by its path inside an archive, beside the others?"""
+    return "__MACOSX" in inside.parts or inside.name.startswith("._")
 
 
 def the_only(found: list[Path], folder: Path, name: str, what: str) -> Path:
     """The one file, or a sentence that says how many there are instead."""
-    if not found:
-        raise IncompleteModel(
-            name=name, found="an archive", missing=what, advice="Pack all files of one model into one archive."
-        )
-    if len(found) > 1:
-        names = " and ".join(str(item.relative_to(folder)) for item in found[:3])
-        raise AmbiguousFormat(name=name, found=names)
+    require_one([str(item.relative_to(folder)) for item in found], name, what)
     return found[0]
+
+
+def require_one(found: Sequence[str], name: str, what: str) -> None:
+    """IncompleteModel where nothing was found in the archive, AmbiguousFormat with the names where several were."""
+    if not found:
+        advice = "Pack all files of one model into one archive."
+        raise IncompleteModel(name=name, found="an archive", missing=what, advice=advice)
+    if len(found) > 1:
+        raise AmbiguousFormat(name=name, found=" and ".join(found[:3]))

@@ -177,7 +177,6 @@ FACTS = {
     "half": "it computes in float16 or bfloat16",
     "old-loops": "its loops are those of TensorFlow 1 (Switch, Merge)",
     "old-lists": "its loops are those of TensorFlow 1, around lists of TensorFlow 2",
-    "fused": "it holds operations that were fused for TensorFlow.js",
     "reset-after": "it has GRU layers with reset_after=True",
 }
 
@@ -217,6 +216,12 @@ class Loaded:
     weights: Callable[[], Iterator[tuple[str, np.ndarray]]]
     findings: tuple[Finding, ...] = ()
     architecture: str = ""
+
+
+def no_weights() -> Iterator[tuple[str, np.ndarray]]:
+    """Those of a finished graph, whose constants are folded and rearranged while converting: the values alone tell
+    whether they are right."""
+    yield from ()
 
 
 @dataclass
@@ -304,3 +309,7 @@ class Format:
     no_way_in: str = ""  # why nothing converts to it, in a sentence, where nothing does
     no_way_out: str = ""  # why it converts to nothing
     slug: str = ""
+
+    def tolerance_with(self, options: Mapping[str, Any]) -> Tolerance:
+        """How far a result that was made with these options may lie from its source."""
+        return self.tolerance_for(options) if self.tolerance_for else self.tolerance

@@ -463,12 +463,11 @@ def _with_placeholders(graph: Graph) -> Graph:
         node.input.extend(operands)
     for port in inner:
         _placeholder(graph.definition, made[port.tensor].removesuffix(":0"), port.spec)
-    sides = (tuple(Port(made.get(port.tensor, port.tensor), port.spec) for port in side) for side in _sides(graph))
+    sides = (
+        tuple(Port(made.get(port.tensor, port.tensor), port.spec) for port in side)
+        for side in (graph.inputs, graph.outputs)
+    )
     return Graph(graph.definition, *sides)
-
-
-def _sides(graph: Graph) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    return graph.inputs, graph.outputs
 
 
 def _whole(operand: str) -> str:
@@ -481,6 +480,17 @@ def _placeholder(definition: Any, name: str, spec: TensorSpec) -> None:
     node = definition.node.add(name=name, op="Placeholder")
     node.attr["dtype"].type = tf.dtypes.as_dtype(spec.dtype).as_datatype_enum
     node.attr["shape"].shape.CopyFrom(tf.TensorShape(spec.shape).as_proto())
+
+
+def constant_node(name: str, value: Any, dtype: Any) -> Any:
+    """A NodeDef that holds a value in this dtype."""
+    import tensorflow as tf
+    from tensorflow.core.framework import node_def_pb2
+
+    node = node_def_pb2.NodeDef(name=name, op="Const")
+    node.attr["dtype"].type = tf.dtypes.as_dtype(dtype).as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype))
+    return node
 
 
 def _needed_functions(graph: Any, library: Any) -> Any:
@@ -512,12 +522,12 @@ def named(graph: Graph) -> Graph:
     changed = {**others, **inputs}
     for node in graph.definition.node:
         node.name = changed.get(node.name, node.name)
-        operands = [_renamed(operand, changed) for operand in node.input]
+        operands = [renamed(operand, changed) for operand in node.input]
         del node.input[:]
         node.input.extend(operands)
     order = {port.spec.name: place for place, port in enumerate(graph.inputs)}
     graph.definition.node.sort(key=lambda node: order.get(node.name, len(order)))
-    outputs = [_output_node(graph.definition, _renamed(port.tensor, changed), port.spec) for port in graph.outputs]
+    outputs = [_output_node(graph.definition, renamed(port.tensor, changed), port.spec) for port in graph.outputs]
     return Graph(
         graph.definition,
         tuple(Port(f"{port.spec.name}:0", port.spec) for port in graph.inputs),
@@ -532,7 +542,7 @@ def _fresh(name: str, taken: set[str]) -> str:
     return f"{name}_{number}"
 
 
-def _renamed(operand: str, names: Mapping[str, str]) -> str:
+def renamed(operand: str, names: Mapping[str, str]) -> str:
     """``^name`` and ``name:1`` with another name."""
     control, plain = ("^", operand[1:]) if operand.startswith("^") else ("", operand)
     name, colon, place = plain.partition(":")

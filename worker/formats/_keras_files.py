@@ -26,11 +26,12 @@ Weights = _weights.Rows | _weights.Flat | _weights.Tree | _weights.Labelled | _c
 
 
 NO_TRAINING = Training({})
+IN_JSON = (b'"class_name"', rb"\"class_name\"")  # the second where the text stands inside of a JSON text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stored:
-    """A Keras model at rest.
+    """A Keras model at rest, one and the same as long as its file is: equal to nothing but itself.
 
     ``own_file``: a file that the library which wrote it can load by itself, whole; None where there is none.
     ``weights`` reads the weights when they are wanted.
@@ -49,6 +50,10 @@ class Stored:
         return self.training.dropped()
 
 
+# As Keras 3 pickles a model: the settings without the optimizer, its numbers among the weights
+_UNNAMED = "the file holds its numbers and does not say which optimizer they belong to"
+
+
 def read_keras(path: Path, scratch: Path) -> Stored:
     """A ``.keras`` archive, or an archive with an unpacked one somewhere inside."""
     config, metadata, own_file = _keras_texts(path, scratch)
@@ -57,24 +62,25 @@ def read_keras(path: Path, scratch: Path) -> Stored:
 
     def weights() -> Weights:
         members = members_of(path, scratch)
-        config = _keras_config(members, path.name)
-        beside = PurePosixPath(config.name).parent
-        found = next(item for item in members if item.name == str(beside / "model.weights.h5"))
-        return _weights.read_hdf5(found, _assets(members, f"{beside / 'assets'}/"))
+        found = _keras_weights(members, path.name)
+        assets = PurePosixPath(found.name).with_name("assets")
+        return _weights.read_hdf5(found, _assets(members, f"{assets}/"))
 
     def state() -> list[tuple[str, Any]]:
-        return _optimizer_variables(_keras_folder(path, scratch) / "model.weights.h5")
+        return _optimizer_variables(_keras_weights(members_of(path, scratch), path.name))
 
     compiled = architecture.root.get("compile_config")
     said = compiled if isinstance(compiled, dict) else {}
-    training = Training(said, state if said.get("optimizer") else None, not architecture.legacy)
+    known = bool(said.get("optimizer"))
+    doubt = _UNNAMED if said and not known and state() else ""
+    training = Training(said, state if known else None, not architecture.legacy, doubt)
     return Stored(architecture, weights, own_file, training=training)
 
 
-def _optimizer_variables(path: Path) -> list[tuple[str, Any]]:
+def _optimizer_variables(region: Region) -> list[tuple[str, Any]]:
     """The optimizer's variables in a ``.weights.h5``: numbered, without names."""
-    with _tensors.opened(path) as file:
-        _tensors.refuse_links(file, path.name)
+    with _tensors.opened(region) as file:
+        _tensors.refuse_links(file, PurePosixPath(region.name).name)
         group = file.get("optimizer/vars", {})
         return [("", group[key][()]) for key in sorted(group, key=int)]
 
@@ -110,12 +116,16 @@ def _keras_folder(path: Path, scratch: Path) -> Path:
     return the_only(whole, folder, path.name, "config.json beside model.weights.h5").parent
 
 
-def _keras_config(members: list[Region], name: str) -> Region:
-    """The config.json that stands beside a model.weights.h5."""
-    names = {item.name for item in members}
+def _keras_weights(members: list[Region], name: str) -> Region:
+    """The model.weights.h5 that stands beside a config.json."""
+    named = {item.name: item for item in members}
     configs = [item for item in members if PurePosixPath(item.name).name == "config.json"]
-    whole = [item for item in configs if str(PurePosixPath(item.name).parent / "model.weights.h5") in names]
-    return the_only_member(whole, name, "config.json beside model.weights.h5")
+    whole = [item for item in configs if _weights_beside(item) in named]
+    return named[_weights_beside(the_only_member(whole, name, "config.json beside model.weights.h5"))]
+
+
+def _weights_beside(config: Region) -> str:
+    return str(PurePosixPath(config.name).with_name("model.weights.h5"))
 
 
 def _assets(members: list[Region], folder: str) -> dict[str, str]:
@@ -143,7 +153,7 @@ def read_h5(path: Path, scratch: Path) -> Stored:
                 missing="the architecture",
                 advice="Upload it together with the architecture JSON, in one archive.",
             )
-        version, backend = (_text(file.attrs.get(name, "")) for name in ("keras_version", "backend"))
+        version, backend = (_weights.text_of(file.attrs.get(name, "")) for name in ("keras_version", "backend"))
         text = file.attrs["model_config"]
         compiled = file.attrs.get("training_config")
         with_state = "optimizer_weights" in file
@@ -153,10 +163,6 @@ def read_h5(path: Path, scratch: Path) -> Stored:
     state = partial(_optimizer_rows, path) if with_state else None
     training = Training(config, state, not architecture.legacy)
     return Stored(architecture, lambda: _weights.read_hdf5(path), own_file, own_file, training=training)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _training_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -202,15 +208,14 @@ def is_hdf5_name(name: str) -> bool:
 def _architecture_in(path: Path, scratch: Path) -> tuple[Architecture, list[Region]]:
     """The architecture of an archive, and all files in it."""
     members = members_of(path, scratch)
-    described = _texts_with(members, (".json",), b'"class_name"') or _texts_with(
-        members, YAML_SUFFIXES, b"class_name: "
-    )
+    described = _texts_with(members, (".json",), IN_JSON) or _texts_with(members, YAML_SUFFIXES, (b"class_name: ",))
     found = the_only_member(described, path.name, "the architecture JSON")
     return parse(b"".join(found.blocks()), PurePosixPath(found.name).name), members
 
 
-def _texts_with(members: list[Region], suffixes: tuple[str, ...], words: bytes) -> list[Region]:
-    return [item for item in members if item.name.endswith(suffixes) and words in item.head(1024 * 1024)]
+def _texts_with(members: list[Region], suffixes: tuple[str, ...], words: tuple[bytes, ...]) -> list[Region]:
+    named = [(item, item.head(1024 * 1024)) for item in members if item.name.endswith(suffixes)]
+    return [item for item, head in named if any(word in head for word in words)]
 
 
 def read_checkpoint(path: Path, scratch: Path) -> Stored:

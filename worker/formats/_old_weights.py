@@ -55,10 +55,7 @@ def modernised(weights: Any, part: Part, keras_1: bool, backend: str) -> tuple[A
     if not isinstance(weights, _weights.Rows):
         return weights, []
     era = _Era(keras_1, backend == "theano")
-    layers = {inner.name: inner for inner in part.parts}
-    filled = [name for name, arrays in weights.rows if arrays]
-    if not all(name in layers for name in filled):
-        layers = dict(zip(filled, [inner for inner in part.parts if _weights.variables_of(inner)], strict=False))
+    layers = dict(zip([name for name, _ in weights.filled], weights.targets(part), strict=False))
     rows = [(name, _row(layers.get(name), arrays, era)) for name, arrays in weights.rows]
     if era.keras_1 and not backend and any(_kind(inner.layer) in _CONVOLUTIONS for inner in part.parts):
         era.findings.append(UNKNOWN_BACKEND())
@@ -90,14 +87,14 @@ def _nested(part: Part, arrays: list[Any], era: _Era) -> list[Any]:
         raise ModelError(
             problem=f"the weights of {part.name}, a model inside the model, are laid out in an unknown way"
         )
-    result, taken = list(arrays), [0]
+    result, taken = list(arrays), 0
     for trainable in (True, False):
         for inner in weighted:
             count = sum(bool(item.trainable) is trainable for item in _weights.variables_of(inner))
-            chunk = slice(taken[0], taken[0] + count)
+            chunk = slice(taken, taken + count)
             if count and trainable:
                 result[chunk] = _row(inner, arrays[chunk], era)
-            taken[0] += count
+            taken += count
     return result
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.errors import LarderError
-from worker.formats import _tflite_run, tflite
+from worker.formats import _tflite_file, _tflite_run, tflite
 from worker.formats._format import Hop, Loaded
 from worker.formats._onnx_operations import handlers
 from worker.formats._onnx_write import NATIVE_OPSET, at_opset, check, declare_shapes, refusal
@@ -17,7 +17,7 @@ def convert(source: Path, opset: int, hop: Hop) -> Any:
 
     Quantised tensors stay quantised: they are QuantizeLinear and DequantizeLinear pairs in ONNX.
     """
-    file = tflite._flatbuffer(source, hop.scratch)
+    file = tflite.flatbuffer_in(source, hop.scratch)
     loaded = tflite.load(source, hop.scratch)
     try:
         model = _run_tf2onnx(file, min(opset, NATIVE_OPSET), loaded)
@@ -51,10 +51,10 @@ def _run_tf2onnx(file: Path, opset: int, loaded: Loaded) -> Any:
 
 def _tensors(file: Path, loaded: Loaded) -> dict[str, str]:
     """The name of each input's and output's tensor in the graph: a signature has names of its own for them."""
-    interpreter = _tflite_run._interpreter(file)
+    interpreter = _tflite_run.open_interpreter(file)
     names = interpreter.get_signature_list()
     if not names:
         return {spec.name: spec.name for spec in (*loaded.inputs, *loaded.outputs)}
-    runner = interpreter.get_signature_runner("serving_default" if "serving_default" in names else min(names))
+    runner = interpreter.get_signature_runner(_tflite_file.choose(names))
     details = {**runner.get_input_details(), **runner.get_output_details()}
     return {name: str(item["name"]) for name, item in details.items()}

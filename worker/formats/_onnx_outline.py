@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.formats import _frozen, _half, _saved_model, saved_model
 from worker.formats._format import Hop, Loaded
-from worker.formats._graphs import Graph, Port
+from worker.formats._graphs import Graph, Port, constant_node
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,16 +52,10 @@ def outline(path: Path, hop: Hop) -> Outline:
     proto = _saved_model.serving_graph(_saved_model.read_proto(folder))
     if not proto.HasField("object_graph_def"):
         return of_graph(_frozen.plain(path, hop), hop)
-    note_dropped(list(_saved_model.signatures_of(proto)), hop)
+    _frozen.note_dropped(list(_saved_model.signatures_of(proto)), hop)
     owner, function = saved_model.open_signature(path, hop.scratch)
     result = _of_function(owner, function, saved_model.load(path, hop.scratch))
     return _in_known_types(result, hop)
-
-
-def note_dropped(names: list[str], hop: Hop) -> None:
-    """Say which signatures stay behind."""
-    if others := _saved_model.left_behind(names):
-        hop.add(_frozen.SIGNATURES_DROPPED(kept=_saved_model.choose_signature(names), names=", ".join(others)))
 
 
 def of_graph(graph: Graph, hop: Hop) -> Outline:
@@ -283,14 +277,11 @@ def _become_placeholder(node: Any, dtype: int, shape: Any) -> None:
 
 
 def _become_gather(graph: Any, node: Any) -> None:
-    import tensorflow as tf
-
     batch = node.attr["batch_dims"].i
     _become(node, "GatherV2", Tparams=node.attr["dtype"].type, Tindices=node.attr["Tindices"].type, Taxis=3)
     node.attr["batch_dims"].i = batch
-    axis = graph.node.add(name=f"{node.name}/gather_axis", op="Const")
-    axis.attr["dtype"].type = 3
-    axis.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(batch, tf.int32))
+    axis = constant_node(f"{node.name}/gather_axis", batch, "int32")
+    graph.node.append(axis)
     node.input.append(axis.name)
 
 

@@ -6,6 +6,7 @@ program that runs the file. The file is written as a stream: one tensor at a tim
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,14 +35,7 @@ class Weight:
     @property
     def size(self) -> int:
         """Bytes."""
-        return _elements(self.shape) * _numpy_dtype(self.dtype).itemsize
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count
+        return math.prod(self.shape) * _numpy_dtype(self.dtype).itemsize
 
 
 def _numpy_dtype(dtype: int) -> np.dtype[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from worker.errors import ConverterFailed, UnsupportedOperation
 from worker.formats._format import TensorSpec
+from worker.formats._graphs import all_nodes
 from worker.formats._onnx_operations import handlers
 from worker.formats._onnx_outline import Outline
 from worker.formats._onnx_weights import Weight, fold
@@ -66,6 +67,8 @@ def _run_tf2onnx(source: Outline, opset: int) -> Any:
     wanted = [port.tensor for port in source.graph.outputs]
     with tf.Graph().as_default(), tf.device("/cpu:0"):
         optimised = tf_loader.tf_optimize(given, wanted, source.graph.definition)
+    for node in all_nodes(optimised):
+        node.attr.pop("_input_shapes", None)  # what a pass of TensorFlow noted there; tf2onnx fails on it
     with tf.Graph().as_default() as imported:
         tf.import_graph_def(optimised, name="")
         converted = tfonnx.process_tf_graph(

@@ -367,7 +367,7 @@ def _is_called(slot: _Slot, name: str) -> bool:
     if len(words) < 3 or words[-1].startswith("Variable"):
         return True
     value, weight = _said(words)
-    return value in slot.called and weight in ("", _weights._last_name(slot.weight))
+    return value in slot.called and weight in ("", _weights.last_name(slot.weight))
 
 
 def _said(words: list[str]) -> tuple[str, str]:
@@ -375,8 +375,8 @@ def _said(words: list[str]) -> tuple[str, str]:
     if words[0] == "training" and len(words) == 3:
         return re.sub(r"(_\d+)+$", "", words[-1]), ""
     if words[-1] in _VALUES:
-        return words[-1], _weights._last_name(words[-2])
-    return words[1], _weights._last_name(words[-1])
+        return words[-1], _weights.last_name(words[-2])
+    return words[1], _weights.last_name(words[-1])
 
 
 # Loss and metrics -------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ _CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 _KINDS = {
     "strings": frozenset({"TextVectorization", "StringLookup", "Hashing", "HashedCrossing"}),
     "tables": _weights.LOOKUPS,
-    "recurrent": frozenset({"RNN", "SimpleRNN", "LSTM", "GRU", "CuDNNLSTM", "CuDNNGRU", *_CONV_LSTM}),
+    "recurrent": frozenset({"RNN", "SimpleRNN", "LSTM", "GRU", *_CONV_LSTM}),
     "preprocessing": frozenset({"Normalization", "Rescaling", "Resizing", "CenterCrop", "Discretization"})
     | frozenset({"CategoryEncoding", "Hashing", "HashedCrossing"})
     | _weights.LOOKUPS,

@@ -73,7 +73,7 @@ def the_model(path: Path, scratch: Path) -> Found:
     if not found:
         raise ModelError(problem="no model is stored inside this pickle, only what its code would build")
     if len(found) > 1:
-        raise AmbiguousFormat(name=path.name, found=" or ".join(f"{item.words}" for item in found[:4]))
+        raise AmbiguousFormat(name=path.name, found=" or ".join(item.words for item in found[:4]))
     return found[0]
 
 

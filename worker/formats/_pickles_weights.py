@@ -12,7 +12,7 @@ from worker.errors import CorruptFile, LarderError, ModelError, WeightsMismatch
 from worker.formats._architecture import Architecture, layers_of, parse
 from worker.formats._optimizer import Training
 from worker.formats._pickles import is_numeric, tensor, text, values
-from worker.formats._pickles_values import Array, Opaque, Span, Table, head_of, text_of, walk
+from worker.formats._pickles_values import Array, DType, Opaque, Span, Table, head_of, text_of, walk
 from worker.formats._tensors import value_of
 from worker.formats._weights import LOOKUPS, Flat, Rows
 
@@ -98,7 +98,7 @@ def plain(value: Any, left: list[int], depth: int = 0) -> Any:
         named = value.named()
         if named is not None:
             return {key: plain(item, left, depth + 1) for key, item in named.items()}
-    if isinstance(value, Array) and is_numeric(value):
+    if _is_array(value):
         return values(value).tolist()
     return _text(value)
 
@@ -141,7 +141,7 @@ def _is_array(value: Any) -> bool:
 
 def _arrays_in(value: Any) -> list[tuple[str, Array]] | None:
     """The arrays of one layer; None where it holds anything else. Several of one shape may have become one array."""
-    if isinstance(value, Array) and is_numeric(value) and value.shape == (0,):
+    if _is_array(value) and value.shape == (0,):
         return []  # a layer without weights, which became an empty array
     if isinstance(value, Table):
         named = value.named() or {}
@@ -256,8 +256,6 @@ def _numbers(array: Array) -> Any:
     """A NumPy array of Python's numbers, as an array of a numeric type."""
     import numpy as np
 
-    from worker.formats._pickles_values import DType
-
     flat = np.asarray(array.data, "<f8")
     return Array(DType("f8", "<"), array.shape, array.fortran, flat.tobytes())
 
@@ -291,11 +289,8 @@ class Stacked(Flat):
 
 def is_state(value: Any) -> bool:
     """The dictionary that those releases pickle a model as: laid out like their HDF5 files."""
-    return isinstance(value, Table) and value.get("model_config") is not None and _is_table(value.get("model_weights"))
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Table)
+    described = isinstance(value, Table) and value.get("model_config") is not None
+    return described and isinstance(value.get("model_weights"), Table)
 
 
 def state_architecture(state: Table, name: str) -> Architecture:

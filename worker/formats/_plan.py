@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,14 +100,15 @@ def hollow() -> Iterator[list[Any]]:
 
 def of_large(slug: str, path: Path, stored: Stored) -> Plan | None:
     """The plan of a file whose weights are large, where it can have one; ``stored`` is what ``path`` holds."""
-    plan = _made(_Key(stored)) if is_large(slug, path) else None
-    _large[_Key(stored)] = plan if plan and plan.nbytes > LARGE else None
-    return _large[_Key(stored)]
+    if stored not in _large:
+        plan = make(stored) if is_large(slug, path) else None
+        _large[stored] = plan if plan and plan.nbytes > LARGE else None
+    return _large[stored]
 
 
 def remembered(stored: Stored) -> Plan | None:
     """What ``of_large`` has said about it before."""
-    return _large.get(_Key(stored))
+    return _large.get(stored)
 
 
 def is_large(slug: str, path: Path) -> bool:
@@ -116,25 +116,7 @@ def is_large(slug: str, path: Path) -> bool:
     return slug in SOURCES and path.stat().st_size > LARGE
 
 
-class _Key:
-    """Stored, hashed by identity."""
-
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
-
-    def __hash__(self) -> int:
-        return id(self.stored)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.stored is self.stored
-
-
-_large: dict[_Key, Plan | None] = {}
-
-
-@cache
-def _made(key: _Key) -> Plan | None:
-    return make(key.stored)
+_large: dict[Stored, Plan | None] = {}
 
 
 def make(stored: Stored) -> Plan | None:
@@ -275,7 +257,7 @@ def loaded(plan: Plan, living_model: Callable[[], Loaded]) -> Loaded:
     def weights() -> Iterator[tuple[str, np.ndarray]]:
         for variable in plan.model.weights:
             tensor = plan.tensor(variable)
-            if tensor.shape or tensor.dtype.kind not in "iu":  # a lone whole number is a counter
+            if not _tensors.is_counter(tensor):
                 yield str(variable.path), tensor.read()
 
     inputs, outputs = _live.input_specs(plan.model), _live.output_specs(plan.model)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 import struct
 import zipfile
 import zlib
@@ -19,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from worker import archive
-from worker.errors import AmbiguousFormat, CorruptFile, IncompleteModel
-from worker.formats._files import files_below, unpacked
+from worker.errors import CorruptFile
+from worker.formats._files import files_below, is_junk, require_one, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +42,10 @@ class Region:
     @classmethod
     def whole(cls, path: Path, name: str = "") -> Region:
         return cls(path, 0, path.stat().st_size, name or path.name)
+
+    @classmethod
+    def of(cls, source: Path | Region) -> Region:
+        return cls.whole(source) if isinstance(source, Path) else source
 
     @property
     def is_whole(self) -> bool:
@@ -123,56 +126,45 @@ def members_of(path: Path, scratch: Path) -> list[Region]:
     if not large:
         folder = unpacked(path, scratch)
         return [Region.whole(item, str(item.relative_to(folder))) for item in files_below(folder, lambda name: True)]
-    found = [_member(entry, large, scratch / f"{path.name}.small") for entry in archive.entries(path, path.name)]
-    return sorted(filter(_is_wanted, found), key=lambda item: (len(PurePosixPath(item.name).parts), item.name))
+    found = [large.get(entry.member.name) or _unpacked(entry, path, scratch) for entry in archive.entries(path)]
+    wanted = [item for item in found if not is_junk(PurePosixPath(item.name))]
+    return sorted(wanted, key=lambda item: (len(PurePosixPath(item.name).parts), item.name))
 
 
 def the_only_member(found: list[Region], name: str, what: str) -> Region:
     """The one member, or a sentence that says how many there are instead."""
-    if not found:
-        advice = "Pack all files of one model into one archive."
-        raise IncompleteModel(name=name, found="an archive", missing=what, advice=advice)
-    if len(found) > 1:
-        raise AmbiguousFormat(name=name, found=" and ".join(item.name for item in found[:3]))
+    require_one([item.name for item in found], name, what)
     return found[0]
 
 
-def _is_wanted(member: Region) -> bool:
-    path = PurePosixPath(member.name)
-    return "__MACOSX" not in path.parts and not path.name.startswith("._")
-
-
-def _member(entry: archive.Entry, large: dict[str, Region], folder: Path) -> Region:
-    if entry.member.name in large:
-        return large[entry.member.name]
-    target = folder / entry.member.name
+def _unpacked(entry: archive.Entry, path: Path, scratch: Path) -> Region:
+    target = scratch / f"{path.name}.small" / entry.member.name
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with entry.open() as source, target.open("xb") as file:
-            shutil.copyfileobj(source, file, MIB)
+        archive.write_out(entry, target, path.name)
     return Region.whole(target, entry.member.name)
 
 
 def _large_members(path: Path) -> dict[str, Region]:
-    status = path.stat()
-    return {
-        name: region for name, (region, _) in _located(path.absolute(), (status.st_mtime_ns, status.st_size)).items()
-    }
+    return {name: region for name, (region, _) in _located(path).items()}
 
 
 def check_members(path: Path) -> None:
     """CorruptFile where the checksum of a large stored member is wrong; done once for a file, when it is inspected."""
     if archive.container_of(path) != "zip":
         return
-    status = path.stat()
-    for name, (region, checksum) in _located(path.absolute(), (status.st_mtime_ns, status.st_size)).items():
+    for name, (region, checksum) in _located(path).items():
         if _checksum(region) != checksum:
             raise CorruptFile(name=path.name, problem=f"the checksum of {name} is wrong")
 
 
-@cache
-def _located(path: Path, _: tuple[int, ...]) -> dict[str, tuple[Region, int]]:
+def _located(path: Path) -> dict[str, tuple[Region, int]]:
     """The large stored members by name, each with the checksum that it should have."""
+    status = path.stat()
+    return _found_in(path.absolute(), (status.st_mtime_ns, status.st_size))
+
+
+@cache
+def _found_in(path: Path, _: tuple[int, ...]) -> dict[str, tuple[Region, int]]:
     archive.members(path, path.name)  # refuses what must not be opened
     with archive.reading(path.name), zipfile.ZipFile(path) as package, path.open("rb") as raw:
         infos = [info for info in package.infolist() if info.file_size >= IN_PLACE and not info.compress_type]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from worker.errors import CorruptFile, IncompleteModel, ModelError
 from worker.formats._architecture import without_markers
 from worker.formats._files import files_below, the_only, unpacked
+from worker.formats._format import TensorSpec
 
 if TYPE_CHECKING:
     from worker.formats._architecture import Node
@@ -57,6 +58,15 @@ def serving_graph(proto: Any) -> Any:
 def signatures_of(graph: Any) -> dict[str, Any]:
     """The signatures that people call; initialisers and the like are none."""
     return {key: item for key, item in graph.signature_def.items() if not key.startswith("__saved_model")}
+
+
+def spec_of(name: str, info: Any) -> TensorSpec:
+    """A TensorInfo as a TensorSpec under another name."""
+    from tensorflow import dtypes
+
+    shape = info.tensor_shape
+    sizes = None if shape.unknown_rank else tuple(None if item.size < 0 else int(item.size) for item in shape.dim)
+    return TensorSpec(name, sizes, dtypes.as_dtype(info.dtype).base_dtype.name)
 
 
 def choose_signature(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from worker.formats._files import is_junk
 from worker.formats._format import Sample
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -70,4 +71,4 @@ def members_called(sample: Sample, suffix: str) -> list[PurePosixPath]:
 
 def _paths(sample: Sample) -> list[PurePosixPath]:
     paths = [PurePosixPath(member.name) for member in sample.members]
-    return [path for path in paths if "__MACOSX" not in path.parts and not path.name.startswith("._")]
+    return [path for path in paths if not is_junk(path)]

@@ -25,10 +25,6 @@ from worker.formats._repairs import CUDNN
 from worker.formats._weights import LOOKUPS
 from worker.report import Finding, Severity, declare
 
-KERAS_SOURCES = (
-    *("keras", "h5", "json_npz", "weights_h5", "json_safetensors", "saved_model"),
-    *("checkpoint", "tfjs_layers", "pickle", "json_pickle", "data_pickle"),
-)
 # Pickles may hold a SavedModel as it is, or arrays without a model: their own converters know
 OTHERWISE = {("pickle", "saved_model"), ("pickle", "safetensors")}
 REBUILT = declare(
@@ -41,6 +37,17 @@ READ_BY_TF_KERAS = declare(
     Severity.NOTE,
     "Keras 3 has no equal for this model ({problem}), so the graph was taken from tf-keras, which still reads it.",
 )
+
+# For the snippets that put the weights in themselves, as ``_refresh_statistics`` does here
+REFRESHING = """
+# Normalization layers compute with values that setting their weights does not refresh.
+pending = [model]
+while pending:
+    layer = pending.pop()
+    pending += getattr(layer, "layers", [])
+    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+        layer.finalize_state()
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def _read(slug: str, path: Path, scratch: Path, _: tuple[int, ...]) -> Stored:
 
 def open_model(slug: str, path: Path, scratch: Path) -> Opened:
     """The model as a Keras 3 object. Lambdas and unknown classes are refused before anything is built."""
-    return _open(_Key(read(slug, path, scratch)))
+    return _open(read(slug, path, scratch))
 
 
 def open_trained(slug: str, path: Path, scratch: Path) -> Opened:
@@ -95,22 +102,8 @@ def _trained(slug: str, path: Path, scratch: Path, *, state: bool) -> Opened:
     )
 
 
-class _Key:
-    """Stored, hashed by identity: ``_read`` gives the same object for the same file."""
-
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
-
-    def __hash__(self) -> int:
-        return id(self.stored)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.stored is self.stored
-
-
 @cache
-def _open(key: _Key) -> Opened:
-    stored = key.stored
+def _open(stored: Stored) -> Opened:
     refuse_unsafe(stored.architecture)
     if stored.architecture.legacy:
         return _rebuilt(stored)
@@ -239,17 +232,16 @@ def load(slug: str) -> Callable[[Path, Path], Loaded]:
         refuse_unsafe(stored.architecture)
         plan = _plan.of_large(slug, path, stored)
         if plan is not None and not stored.architecture.legacy:
-            return _plan.loaded(plan, lambda: _live.loaded(_open(_Key(stored)).model))
-        independent = _independent(_Key(stored)) if stored.architecture.legacy else None
-        return _live.loaded(_open(_Key(stored)).model if independent is None else independent)
+            return _plan.loaded(plan, lambda: _live.loaded(_open(stored).model))
+        independent = _independent(stored) if stored.architecture.legacy else None
+        return _live.loaded(_open(stored).model if independent is None else independent)
 
     return load_file
 
 
 @cache
-def _independent(key: _Key) -> Any:
+def _independent(stored: Stored) -> Any:
     """The model as tf-keras reads it, or None. Only for configs without byte code: tf-keras would run it."""
-    stored = key.stored
     refuse_unsafe(stored.architecture)
     _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES | _registry.tf_keras_classes())
     return _attempt(_tf_keras_own, stored) or _attempt(_tf_keras_parts, stored)
@@ -335,7 +327,7 @@ def converters(write: Writer, target: str, opener: Opener = open_model) -> dict[
     needs = {"saved_model": frozenset({"keras-config"}), "pickle": frozenset({"model-inside", "keras-config"})}
     return {
         source: Converter(_converting(source, target, write, opener), needs.get(source, frozenset()))
-        for source in KERAS_SOURCES
+        for source in READERS
         if source != target and (source, target) not in OTHERWISE
     }
 
@@ -346,7 +338,7 @@ def open_any(slug: str, path: Path, scratch: Path) -> Opened:
         return open_model(slug, path, scratch)
     except ModelError as error:
         stored = read(slug, path, scratch)
-        model = _independent(_Key(stored)) if _has_no_equal(error) and stored.architecture.legacy else None
+        model = _independent(stored) if _has_no_equal(error) and stored.architecture.legacy else None
         if model is None:
             raise
         return Opened(model, (*stored.findings, READ_BY_TF_KERAS(problem=str(error.details.get("problem", ""))[:200])))

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 TEXT, KERAS_WEIGHTS = "architecture.json", "model.weights.h5"
 
 
-def converts(plan: Plan | None, slug: str) -> bool:
+def converts(plan: Plan, slug: str) -> bool:
     """Can this model go into this format without living?"""
-    return plan is not None and slug in WRITERS and (slug != "h5" or _fits_h5(plan.model))
+    return slug in WRITERS and (slug != "h5" or _fits_h5(plan.model))
 
 
 def write(slug: str, plan: Plan, target: Path, hop: Hop) -> None:
@@ -90,8 +90,7 @@ def write_safetensors(tensors: Sequence[tuple[str, Stored]], metadata: dict[str,
     """One file with the arrays in the order in which they are given."""
     _, blocks = _safetensors.encoded(tensors, metadata)
     with target.open("wb") as file:
-        for block in blocks:
-            file.write(block)
+        file.writelines(blocks)
 
 
 def _labelled(model: Any, reading: Reading) -> list[tuple[str, Stored]]:
@@ -123,8 +122,7 @@ def _write_h5(model: Any, reading: Reading, target: Path, hop: Hop) -> None:
             _write_row(layout, group.create_group(layer.name), legacy._legacy_weights(layer))
         _write_row(layout, group.create_group("top_level_model_weights"), _top_level(model))
     with target.open("wb") as result:
-        for block in layout.contents()[1]:
-            result.write(block)
+        result.writelines(layout.contents()[1])
 
 
 def _write_row(layout: _Layout, group: Any, variables: list[Any]) -> None:
@@ -263,8 +261,7 @@ def _put(package: zipfile.ZipFile, name: str, size: int, blocks: Blocks) -> None
     info = _info(name)
     info.file_size = size
     with package.open(info, "w", force_zip64=size > zipfile.ZIP64_LIMIT // 2) as file:
-        for block in blocks:
-            file.write(block)
+        file.writelines(blocks)
 
 
 def _info(name: str) -> zipfile.ZipInfo:

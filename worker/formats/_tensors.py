@@ -45,6 +45,11 @@ def value_of(tensor: Stored) -> np.ndarray:
     return tensor.read() if isinstance(tensor, Tensor) else tensor
 
 
+def is_counter(tensor: Stored) -> bool:
+    """A lone whole number counts steps; no layer computes with it."""
+    return not tensor.shape and tensor.dtype.kind in "iu"
+
+
 def lazy(array: np.ndarray) -> Tensor:
     return Tensor(tuple(array.shape), array.dtype, lambda: array)
 
@@ -87,7 +92,7 @@ def opened(source: Path | Region) -> Any:
     """The HDF5 file, or CorruptFile. Close it: h5py crashes at exit over files of Python that are still open."""
     import h5py
 
-    region = Region.whole(source) if isinstance(source, Path) else source
+    region = Region.of(source)
     try:
         return h5py.File(region.path if region.is_whole else region.open())
     except OSError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import CorruptFile, ModelError, UnsupportedOperation
+from worker.formats._graphs import all_nodes, constant_node, renamed, with_own_functions
 from worker.formats._tfjs import narrowed
 from worker.formats._tfjs_ops import OPERATIONS
 
@@ -39,8 +40,8 @@ def prepared(graph: Any, signature: Any) -> Any:
         if node.op in FUSED:
             node.device = "/device:CPU:0"
     fused = _optimised(plain, signature, FUSING_PASSES)
-    chosen = plain if unknown(fused) else unfused(fused, FUSES)
-    for node in _all_nodes(chosen):
+    chosen = plain if unknown(fused) else _spelled(fused, lambda node: not FUSES.issuperset(_fused(node)))
+    for node in all_nodes(chosen):
         node.device = ""
         if node.op in CALLING:  # TensorFlow.js takes what a node only waits for as one more argument
             node.input[:] = [name for name in node.input if not name.startswith("^")]
@@ -51,13 +52,7 @@ def prepared(graph: Any, signature: Any) -> Any:
 
 def unknown(graph: Any) -> set[str]:
     """The operations of a graph that TensorFlow.js does not have."""
-    return {node.op for node in _all_nodes(graph) if node.op not in OPERATIONS}
-
-
-def _all_nodes(graph: Any) -> Iterator[Any]:
-    yield from graph.node
-    for function in graph.library.function:
-        yield from function.node_def
+    return {node.op for node in all_nodes(graph) if node.op not in OPERATIONS}
 
 
 def _refuse(graph: Any) -> None:
@@ -103,18 +98,10 @@ def _rewrite_erfc(graph: Any) -> None:
         kind = node.attr["T"].type
         inner = graph.node.add(name=f"{node.name}/erf", op="Erf", input=list(node.input))
         inner.attr["T"].type = kind
-        one = _constant(graph, f"{node.name}/one", 1.0, kind)
+        one = constant_node(f"{node.name}/one", 1.0, kind)
+        graph.node.append(one)
         node.op = "Sub"
-        node.input[:] = [one, inner.name]
-
-
-def _constant(graph: Any, name: str, value: float, kind: int) -> str:
-    import tensorflow as tf
-
-    node = graph.node.add(name=name, op="Const")
-    node.attr["dtype"].type = kind
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, tf.as_dtype(kind)))
-    return name
+        node.input[:] = [one.name, inner.name]
 
 
 def _optimised(graph: Any, signature: Any, passes: tuple[str, ...]) -> Any:
@@ -149,7 +136,7 @@ def take_constants(graph: Any) -> list[tuple[str, np.ndarray]]:
     for function in graph.library.function:
         _prefix_constants(function)
     taken = []
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         if node.op == "Const":
             tensor = node.attr["value"].tensor
             taken.append((node.name, narrowed(make_ndarray(tensor), node.name)))
@@ -165,16 +152,11 @@ def _prefix_constants(function: Any) -> None:
 
 
 def _rename_nodes(function: Any, names: Mapping[str, str]) -> None:
-    def renamed(reference: str) -> str:
-        bare = reference.removeprefix("^")
-        node = bare.split(":")[0]
-        return reference.replace(node, names.get(node, node), 1)
-
     for node in function.node_def:
-        node.name = renamed(node.name)
-        node.input[:] = [renamed(name) for name in node.input]
+        node.name = renamed(node.name, names)
+        node.input[:] = [renamed(name, names) for name in node.input]
     for key, reference in list(function.ret.items()):
-        function.ret[key] = renamed(reference)
+        function.ret[key] = renamed(reference, names)
 
 
 # From TensorFlow.js -----------------------------------------------------------------------------------------------
@@ -191,26 +173,21 @@ def parsed(topology: Mapping[str, Any]) -> Any:
         raise CorruptFile(name="model.json", problem=f"its topology is no graph ({str(error)[:200]})") from error
 
 
-def rename_functions(graph: Any) -> None:
-    """Give the functions of a graph names of their own: TensorFlow keeps one list of them for a whole process."""
-    unique = uuid.uuid4().hex
-    renamed = {function.signature.name: f"{function.signature.name}_{unique}" for function in graph.library.function}
-    for function in graph.library.function:
-        function.signature.name = renamed[function.signature.name]
+def with_unique_functions(graph: Any) -> Any:
+    """The graph with names of its own for its functions: TensorFlow keeps one list of them for a whole process."""
+    unique = with_own_functions(graph, f"_{uuid.uuid4().hex}")
+    for function in unique.library.function:
         # The official converter puts the name of the function in front, and no name of a node may begin like that
         odd = [node.name for node in function.node_def if node.name.startswith("_")]
         _rename_nodes(function, {name: name.lstrip("_") for name in odd})
-    for node in _all_nodes(graph):
-        for value in node.attr.values():
-            for called in [value.func] if value.HasField("func") else value.list.func if value.HasField("list") else []:
-                called.name = renamed.get(called.name, called.name)
+    return unique
 
 
 def put_constants(graph: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Give every constant its value back, in the dtype that the graph declares."""
     import tensorflow as tf
 
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         if node.op == "Const":
             if node.name not in arrays:
                 raise CorruptFile(name="model.json", problem=f"its manifest has no values for {node.name}")
@@ -220,18 +197,35 @@ def put_constants(graph: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def as_tensorflow(graph: Any) -> Any:
-    """The graph in TensorFlow's own operations: what only TensorFlow.js has is spelled out."""
-    return unfused(graph, FUSES, frozenset({"Prelu", "FusedDepthwiseConv2dNative"}))
+    """The graph in TensorFlow's own operations: what only TensorFlow.js has is spelled out, and what was fused for it
+    is taken apart, since converters to other formats know the single operations."""
+    plain = _spelled(graph, lambda node: node.op in SPELLED)
+    _join_erfc(plain)
+    return plain
 
 
-def unfused(graph: Any, fuses: frozenset[bytes], never: frozenset[str] = frozenset()) -> Any:
-    """The graph with those contractions taken apart into which something else than ``fuses`` was fused, and all of the
-    operations in ``never``."""
+def _join_erfc(graph: Any) -> None:
+    """``1 - erf(x)`` as ``erfc(x)``: exact where the one is nearly 1, and what converters know the exact GELU by."""
+    import tensorflow as tf
+
+    nodes = {node.name: node for node in graph.node}
+    for node in graph.node:
+        one, error = (nodes.get(name) for name in node.input[:2]) if node.op == "Sub" else (None, None)
+        if one is None or error is None or (one.op, error.op) != ("Const", "Erf"):
+            continue
+        value = tf.make_ndarray(one.attr["value"].tensor)
+        if value.shape == () and value == 1:
+            node.op = "Erfc"
+            node.input[:] = error.input[:1]
+
+
+def _spelled(graph: Any, wanted: Callable[[Any], bool]) -> Any:
+    """The graph with these of the operations in ``SPELLED`` taken apart."""
     from tensorflow.core.framework import graph_pb2
 
     plain = graph_pb2.GraphDef(versions=graph.versions, library=graph.library)
     for node in graph.node:
-        if node.op in never or not fuses.issuperset(_fused(node)):
+        if wanted(node):
             SPELLED[node.op](plain, node)
         else:
             plain.node.add().CopyFrom(node)
@@ -264,19 +258,21 @@ def _add(graph: Any, name: str, op: str, *inputs: str) -> Any:
 
 
 PLAIN = {"FusedDepthwiseConv2dNative": "DepthwiseConv2dNative", "_FusedConv2D": "Conv2D", "_FusedMatMul": "MatMul"}
-FUSED_ATTRIBUTES = ("fused_ops", "num_args", "epsilon", "leakyrelu_alpha", "num_host_args", "host_args", "TArgs")
 
 
 def _spell_fused(graph: Any, node: Any) -> None:
     """A contraction, then what was fused into it, one operation after the other; the last one has the name."""
+    from tensorflow.python.framework import op_def_registry
+
     steps = [step.decode() for step in _fused(node) if step != b"NoOp"]
     arguments = list(node.input[2:])
     first = graph.node.add()
     first.CopyFrom(node)
     first.op, first.name = PLAIN[node.op], f"{node.name}/plain" if steps else node.name
     first.input[:] = node.input[:2]
-    for name in FUSED_ATTRIBUTES:
-        first.attr.pop(name, None)
+    known = {item.name for item in op_def_registry.get(first.op).attr}
+    for name in set(first.attr) - known:
+        del first.attr[name]
     last = first.name
     for number, step in enumerate(steps, 1):
         name = node.name if number == len(steps) else f"{node.name}/{step}"
@@ -288,7 +284,9 @@ def _add_step(graph: Any, name: str, step: str, source: str, arguments: list[str
     if step == "Prelu":
         _add_prelu(graph, name, source, arguments.pop(0))
     elif step == "BiasAdd":
-        _add(graph, name, step, source, arguments.pop(0))
+        node = _add(graph, name, step, source, arguments.pop(0))
+        if "data_format" in fused.attr:
+            node.attr["data_format"].CopyFrom(fused.attr["data_format"])
     elif step in ACTIVATIONS:
         node = _add(graph, name, step, source)
         if step == "LeakyRelu":

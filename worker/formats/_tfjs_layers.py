@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from worker.errors import CorruptFile, UnsupportedOperation
 from worker.formats import _tfjs
 from worker.formats._architecture import NETWORKS, Node, flat_references, is_network, layers_of, name_of, objects, parse
+from worker.formats._regions import Region
 from worker.report import Finding, Severity, declare
 
 if TYPE_CHECKING:
@@ -490,7 +491,7 @@ def _as_tree(arrays: list[Named], scratch: Path) -> Tree:
     with h5py.File(path, "w") as file:
         for name, array in arrays:
             file[name] = array
-    return Tree(path)
+    return Tree(Region.whole(path))
 
 
 def _tops(root: Node) -> list[Node]:

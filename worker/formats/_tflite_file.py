@@ -3,6 +3,7 @@ machine does not have."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,10 +123,7 @@ def _constants(model: Any, graph: Any, types: dict[int, str]) -> list[tuple[int,
         tensor = graph.Tensors(number)
         buffer = model.Buffers(tensor.Buffer())
         if types[tensor.Type()] in WEIGHTS and (buffer.DataLength() or buffer.Size()):
-            size = 1
-            for length in _sizes(tensor.ShapeAsNumpy()):
-                size *= length
-            found.append((size, types[tensor.Type()]))
+            found.append((math.prod(_sizes(tensor.ShapeAsNumpy())), types[tensor.Type()]))
     return found
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import CorruptFile, ModelError, NotRunnable
 from worker.formats import _tflite_file
-from worker.formats._format import Loaded, TensorSpec
+from worker.formats._format import Loaded, TensorSpec, no_weights
 from worker.formats._live import fetch
-from worker.translation import translated
+from worker.translation import first_line, translated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 def load(path: Path) -> Loaded:
     """The first signature, or else the bare graph. NotRunnable where it needs operations of an application or of
     TensorFlow itself."""
-    interpreter = _interpreter(path)
+    interpreter = open_interpreter(path)
     if interpreter.get_signature_list():
         return _signature(interpreter)
     return _bare(interpreter)
 
 
-def _interpreter(path: Path) -> Any:
+def open_interpreter(path: Path) -> Any:
+    """LiteRT with the file's tensors in place; CorruptFile and NotRunnable as ``load`` raises them."""
     from ai_edge_litert.interpreter import Interpreter
 
     declared = _tflite_file.read(path)
@@ -41,12 +42,9 @@ def _interpreter(path: Path) -> Any:
         if declared.custom and "custom op" in str(error):
             names = ", ".join(declared.custom)
             raise NotRunnable(problem=f"it needs {names}, operations that only its own application has") from error
-        raise CorruptFile(name=path.name, problem=f"LiteRT cannot read it ({_first_line(error)})") from error
+        problem = first_line(str(error)) or type(error).__name__
+        raise CorruptFile(name=path.name, problem=f"LiteRT cannot read it ({problem})") from error
     return interpreter
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _spec(details: dict[str, Any], name: str = "") -> TensorSpec:
@@ -77,7 +75,7 @@ def _signature(interpreter: Any) -> Loaded:
             answers = runner(**{spec.name: _array(arrays[spec.name], details[spec.name]) for spec in inputs})
         return {spec.name: fetch(answers[spec.name]) for spec in outputs}
 
-    return Loaded(inputs, outputs, _row_by_row(inputs, run), _no_weights)
+    return Loaded(inputs, outputs, _row_by_row(inputs, run), no_weights)
 
 
 def _ordered(named: Mapping[str, Any], tensors: list[dict[str, Any]]) -> list[str]:
@@ -100,7 +98,7 @@ def _bare(interpreter: Any) -> Loaded:
             interpreter.invoke()
         return {item["name"]: fetch(interpreter.get_tensor(item["index"])) for item in outputs}
 
-    return Loaded(specs, tuple(map(_spec, outputs)), _row_by_row(specs, run), _no_weights)
+    return Loaded(specs, tuple(map(_spec, outputs)), _row_by_row(specs, run), no_weights)
 
 
 def _row_by_row(specs: tuple[TensorSpec, ...], run: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
@@ -137,8 +135,3 @@ def _array(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
         limits = np.iinfo(dtype)
         array = np.clip(np.round(array / scale) + zero, limits.min, limits.max)
     return array.astype(dtype)
-
-
-def _no_weights() -> Iterator[tuple[str, np.ndarray]]:
-    """Constants are folded and reordered while converting; the values alone tell whether they are right."""
-    yield from ()

@@ -16,6 +16,7 @@ from worker.formats._frozen import Wish, built, plain
 from worker.formats._graphs import Graph
 from worker.formats._samples import read_samples
 from worker.report import Severity, declare
+from worker.translation import first_line
 
 if TYPE_CHECKING:
     from worker.formats._format import Arrays
@@ -224,7 +225,7 @@ def _refusal(error: Exception) -> ConverterFailed | UnsupportedOperation:
         problem = "the converter measures no ranges for them; take int8 or float16"
         return UnsupportedOperation(target=LABEL, operation="whole numbers as inputs in int16x8", problem=problem)
     if not found:
-        first = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        return ConverterFailed(target=LABEL, doing="Converting to TensorFlow Lite", problem=first)
+        problem = first_line(str(error)) or type(error).__name__
+        return ConverterFailed(target=LABEL, doing="Converting to TensorFlow Lite", problem=problem)
     problem = "TensorFlow Lite has no such operation for these shapes; keep the SavedModel, or fix the free dimensions"
     return UnsupportedOperation(target=LABEL, operation=", ".join(sorted(found)), problem=problem)

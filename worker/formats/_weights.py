@@ -21,9 +21,7 @@ from worker.errors import ModelError, WeightsMismatch
 from worker.formats import _tensors
 from worker.formats._rebuild import Part
 from worker.formats._regions import Region
-from worker.formats._tensors import opened as opened
-from worker.formats._tensors import refuse_links as refuse_links
-from worker.formats._tensors import value_of
+from worker.formats._tensors import opened, refuse_links, value_of
 
 if TYPE_CHECKING:
     from worker.formats._tensors import Named, Stored
@@ -61,7 +59,7 @@ def _orders(part: Part) -> list[list[Any]]:
     return [split, natural] if part.parts else [natural, split]
 
 
-def _last_name(path: str) -> str:
+def last_name(path: str) -> str:
     """``dw/depthwise_kernel:0`` and ``dw/kernel`` both name a kernel."""
     return re.split(r"[/.]", path.split(":")[0])[-1].removeprefix("depthwise_")
 
@@ -98,12 +96,16 @@ def paired(part: Part, arrays: Sequence[Named], orders: list[list[Any]] | None =
 def _pair(order: list[Any], arrays: Sequence[Named]) -> list[tuple[Any, Named]] | None:
     """Variables beside arrays where every shape fits; counters are left out where only one side has them."""
     if len(order) != len(arrays):
-        order = [item for item in order if _is_weight(str(item.dtype))]
+        order = without_counters(order)
         arrays = [item for item in arrays if _is_weight(str(item[1].dtype))]
     same = len(order) == len(arrays)
     if not same or any(tuple(one.shape) != tuple(two.shape) for one, (_, two) in zip(order, arrays, strict=True)):
         return None
     return list(zip(order, arrays, strict=True))
+
+
+def without_counters(variables: Sequence[Any]) -> list[Any]:
+    return [variable for variable in variables if _is_weight(str(variable.dtype))]
 
 
 def _is_weight(dtype: str) -> bool:
@@ -113,7 +115,7 @@ def _is_weight(dtype: str) -> bool:
 
 def _agreement(pairs: list[tuple[Any, Named]]) -> int:
     """How many arrays carry the name of the variable they would go to."""
-    return sum(_last_name(variable_path(variable)) == _last_name(name) for variable, (name, _) in pairs)
+    return sum(last_name(variable_path(variable)) == last_name(name) for variable, (name, _) in pairs)
 
 
 def _difference(part: Part, arrays: Sequence[Named]) -> str:
@@ -132,17 +134,22 @@ class Rows:
 
     rows: list[tuple[str, list[Named]]]
 
+    @property
+    def filled(self) -> list[tuple[str, list[Named]]]:
+        return [row for row in self.rows if row[1]]
+
     def fill(self, part: Part) -> None:
         put(self.match(part))
 
-    def match(self, part: Part) -> Pairs:
-        """By the names of the layers; by their order where the names are of another copy of the model."""
-        filled = [row for row in self.rows if row[1]]
+    def targets(self, part: Part) -> list[Part]:
+        """The layers of the filled rows: by name, by order where the names are of another copy of the model."""
         named = {inner.name: inner for inner in part.parts}
-        if all(name in named for name, _ in filled):
-            targets = [named[name] for name, _ in filled]
-        else:
-            targets = [inner for inner in part.parts if variables_of(inner)]
+        if all(name in named for name, _ in self.filled):
+            return [named[name] for name, _ in self.filled]
+        return [inner for inner in part.parts if variables_of(inner)]
+
+    def match(self, part: Part) -> Pairs:
+        filled, targets = self.filled, self.targets(part)
         missing = [inner.name for inner in part.parts if variables_of(inner) and inner not in targets]
         if len(targets) != len(filled) or missing:
             problem = (
@@ -172,13 +179,9 @@ class Flat:
 class Tree:
     """HDF5 groups named by attributes and class names, with vocabularies beside them in the archive."""
 
-    source: Region | Path
+    region: Region
     group: str = "/"
     assets: Mapping[str, str] = field(default_factory=dict)  # path below assets/ -> text
-
-    @property
-    def region(self) -> Region:
-        return _region(self.source)
 
     def fill(self, part: Part) -> None:
         walk = self._walk(part)
@@ -194,7 +197,7 @@ class Tree:
         with opened(self.region) as file:
             walk.part(part, file[self.group])
         done = {id(variable) for variable, _ in walk.pairs}
-        left = [item for item in variables_of(part) if id(item) not in done and _is_weight(str(item.dtype))]
+        left = [item for item in without_counters(variables_of(part)) if id(item) not in done]
         if left:
             raise WeightsMismatch(problem=f"the file has no weights for {variable_path(left[0])}")
         return walk
@@ -266,7 +269,7 @@ class Labelled:
         """By whole names, by how names end, by the numbers in names, by shapes: the first of these that is a proof."""
         variables = variables_of(part)
         if len(variables) != len(self.arrays):
-            variables = [item for item in variables if _is_weight(str(item.dtype))]
+            variables = without_counters(variables)
         ways = (_by_path, _by_ending, _by_number, _by_shape)
         found = (way(variables, self.arrays) for way in ways) if len(variables) == len(self.arrays) else ()
         best = next((pairs for pairs in found if pairs is not None), None)
@@ -385,7 +388,7 @@ def _keys(parts: Sequence[Part], group: Any) -> list[tuple[Part, str]]:
         same = [part for part in parts if part.kind == kind]
         keys = sorted((key for key in group if _is_numbered(key, _snake(kind.split(">")[-1]))), key=_number)
         if len(keys) != len(same):  # groups without weights were left out, so the numbers count the layers
-            same, keys = [same[_number(key)] for key in keys if _number(key) < len(same)], keys
+            same = [same[_number(key)] for key in keys if _number(key) < len(same)]
         pairs += [pair for pair in zip(same, keys, strict=False) if _is_filled(pair[0])]
     return pairs
 
@@ -437,7 +440,7 @@ def read_hdf5(source: Path | Region, assets: Mapping[str, str] | None = None) ->
     """The weights in an HDF5 file of either layout, of a whole model too; ModelError where there are none."""
     import h5py
 
-    region = _region(source)
+    region = Region.of(source)
     name = Path(region.name).name
     with opened(region) as file:
         refuse_links(file, name)
@@ -450,23 +453,19 @@ def read_hdf5(source: Path | Region, assets: Mapping[str, str] | None = None) ->
     raise ModelError(problem=f"{name} holds no weights of a Keras model (groups: {', '.join(first[:5]) or 'none'})")
 
 
-def _region(source: Path | Region) -> Region:
-    return Region.whole(source) if isinstance(source, Path) else source
-
-
 def names_in(group: Any, attribute: str) -> list[str]:
     """A list of names from an attribute; long ones are split into ``<attribute>0``, ``<attribute>1``, …"""
     if attribute in group.attrs:
-        return [_text(item) for item in group.attrs[attribute]]
+        return [text_of(item) for item in group.attrs[attribute]]
     names: list[str] = []
     number = 0
     while f"{attribute}{number}" in group.attrs:
-        names += [_text(item) for item in group.attrs[f"{attribute}{number}"]]
+        names += [text_of(item) for item in group.attrs[f"{attribute}{number}"]]
         number += 1
     return names
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -477,7 +476,7 @@ def _row(region: Region, group: Any) -> Iterator[Named]:
 
 def read_npz(source: Path | Region) -> Flat:
     """The arrays of an .npz: ``arr_0, arr_1, …`` by their numbers, other names in the order of the file."""
-    arrays: list[Named] = list(_tensors.npz_arrays(_region(source)))
+    arrays: list[Named] = list(_tensors.npz_arrays(Region.of(source)))
     if all(re.fullmatch(r"arr_\d+", name) for name, _ in arrays):
         arrays = sorted(arrays, key=lambda item: _number(item[0]))
     return Flat([("" if name.startswith("arr_") else name, array) for name, array in arrays])

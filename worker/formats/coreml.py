@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import re
 import shutil
 import tempfile
@@ -21,10 +22,12 @@ from typing import Any
 
 from worker import archive
 from worker.errors import ConverterFailed, CorruptFile, UnsupportedOperation
+from worker.formats import _graphs
 from worker.formats._files import files_below, the_only, unpacked
 from worker.formats._format import Converter, Format, Hop, Option, Room, Sample, Summary, TensorSpec
 from worker.formats._frozen import Wish, frozen
 from worker.report import Severity, declare
+from worker.translation import first_line
 
 LABEL = "Core ML"
 MANIFEST = "Manifest.json"
@@ -134,14 +137,8 @@ def _constants(spec: Any) -> Iterator[tuple[int, str]]:
             for operation in block.operations:
                 kind = operation.attributes["val"].type.tensorType if operation.type == "const" else None
                 if kind is not None and kind.dataType in (MIL_pb2.FLOAT16, MIL_pb2.FLOAT32, MIL_pb2.FLOAT64):
-                    yield _count(kind), MIL_pb2.DataType.Name(kind.dataType).lower()
-
-
-def _count(kind: Any) -> int:
-    size = 1
-    for dimension in kind.dimensions:
-        size *= int(dimension.constant.size)
-    return size
+                    size = math.prod(int(item.constant.size) for item in kind.dimensions)
+                    yield size, MIL_pb2.DataType.Name(kind.dataType).lower()
 
 
 # Writing ----------------------------------------------------------------------------------------------------------
@@ -274,11 +271,10 @@ def _register_erfc() -> None:
 
 
 def _refusal(error: Exception, function: Any) -> ConverterFailed | UnsupportedOperation:
-    loops = {operation.type for operation in function.graph.get_operations()} & LOOPS
+    loops = _graphs.operations(function.graph.as_graph_def()) & LOOPS
     found = sorted({first or second for first, second in REFUSED.findall(str(error))} or loops)
     if not found:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        problem = lines[0][:300] if lines else type(error).__name__
+        problem = first_line(str(error)) or type(error).__name__
         return ConverterFailed(target=LABEL, doing="Converting to Core ML", problem=problem)
     problem = "coremltools has no equal for it; keep the SavedModel, or replace the layer that makes it"
     return UnsupportedOperation(target=LABEL, operation=", ".join(found), problem=problem)
@@ -318,7 +314,6 @@ FORMAT = Format(
     refuses={
         "recurrent": "coremltools does not convert the loops of recurrent layers.",
         "old-loops": "coremltools does not convert loops.",
-        "fused": "coremltools has no equal for operations that were fused for TensorFlow.js.",
         "strings": "Core ML programs have no operations on text; prepare the text before the model.",
         "tables": "Core ML programs have no tables; look the words up before the model.",
     },

@@ -40,14 +40,7 @@ with zipfile.ZipFile("{file}") as archive:
     model = keras.models.model_from_json(archive.read("architecture.json").decode())
     arrays = np.load(io.BytesIO(archive.read("weights.npz")))
 model.set_weights([arrays[f"arr_{number}"] for number in range(len(arrays.files))])
-
-# Normalization layers compute with values that set_weights does not refresh.
-pending = [model]
-while pending:
-    layer = pending.pop()
-    pending += getattr(layer, "layers", [])
-    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
-        layer.finalize_state()
-""",
+"""
+    + _sources.REFRESHING,
     needs=("tensorflow", "keras", "tf_keras"),
 )

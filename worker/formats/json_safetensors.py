@@ -43,14 +43,7 @@ for variable in model.weights:  # a second variable of the same path is called p
     names.append(variable.path)
     number = names.count(variable.path)
     variable.assign(arrays[variable.path if number == 1 else f"{variable.path}#{number}"])
-
-# Normalization layers compute with values that assigning does not refresh.
-pending = [model]
-while pending:
-    layer = pending.pop()
-    pending += getattr(layer, "layers", [])
-    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
-        layer.finalize_state()
-""",
+"""
+    + _sources.REFRESHING,
     needs=("tensorflow", "keras", "tf_keras", "safetensors"),
 )

@@ -5,21 +5,19 @@ Specification: https://github.com/onnx/onnx/blob/main/docs/IR.md.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import archive
 from worker.formats import _onnx_file, _onnx_from_tflite, _onnx_import
-from worker.formats._format import Converter, Format, Hop, LayerRow, Loaded, Option, Room, Summary
+from worker.formats._format import Converter, Format, Hop, LayerRow, Loaded, Option, Room, Summary, no_weights
 from worker.formats._onnx_outline import outline
 from worker.formats._onnx_weights import LARGEST, write_apart, write_whole
 from worker.formats._onnx_write import Converted, convert
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from worker.formats._format import Arrays
 
 LABEL = "ONNX"
@@ -39,7 +37,7 @@ def inspect(path: Path, scratch: Path) -> Summary:
         inputs=_onnx_file.inputs_of(model.graph),
         outputs=_onnx_file.outputs_of(model.graph),
         layers=_kinds(model.graph),
-        parameters=sum(_elements(item.dims) for item in floating),
+        parameters=sum(math.prod(item.dims) for item in floating),
         dtypes=tuple(sorted({_onnx_file.dtype_name(item.data_type) for item in floating})),
         custom_objects=tuple(_onnx_file.foreign_operations(model)),
         producer=_producer(model),
@@ -68,13 +66,6 @@ def _kinds(graph: Any) -> tuple[LayerRow, ...]:
     return tuple(LayerRow(kind, f"{count} ×", "", "", 0) for kind, count in sorted(counted.items()))
 
 
-def _elements(dims: Any) -> int:
-    count = 1
-    for size in dims:
-        count *= int(size)
-    return count
-
-
 def _producer(model: Any) -> dict[str, str]:
     """What wrote the file, and the versions of the operators it uses."""
     made = {model.producer_name: model.producer_version or "?"} if model.producer_name else {}
@@ -94,12 +85,7 @@ def load(path: Path, scratch: Path) -> Loaded:
         given = {item.name: _onnx_file.feed(arrays[item.name], item.dtype) for item in inputs}
         return dict(zip(names, map(_onnx_file.fetch, session.run(names, given)), strict=True))
 
-    return Loaded(inputs, outputs, run, _no_weights)
-
-
-def _no_weights() -> Iterator[tuple[str, np.ndarray]]:
-    """Constants are folded and rearranged while converting; the values alone tell whether they are right."""
-    yield from ()
+    return Loaded(inputs, outputs, run, no_weights)
 
 
 # Writing ----------------------------------------------------------------------------------------------------------

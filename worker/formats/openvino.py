@@ -5,11 +5,12 @@ Specification: https://docs.openvino.ai/2025/documentation/openvino-ir-format.ht
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,12 @@ from worker.formats._format import (
     Summary,
     TensorSpec,
     Tolerance,
+    no_weights,
 )
-from worker.formats._onnx_outline import note_dropped
+from worker.formats._frozen import note_dropped
 from worker.translation import first_line
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from worker.formats._format import Arrays
 
 LABEL = "OpenVINO IR"
@@ -71,18 +71,11 @@ def inspect(path: Path, scratch: Path) -> Summary:
         inputs=tuple(map(_spec, model.inputs)),
         outputs=tuple(map(_spec, model.outputs)),
         layers=tuple(LayerRow(kind, f"{count} ×", "", "", 0) for kind, count in sorted(kinds.items())),
-        parameters=sum(node.get_output_size() and _elements(node) for node in floating),
+        parameters=sum(node.get_output_size() and math.prod(node.get_output_shape(0)) for node in floating),
         dtypes=tuple(sorted({_dtype(node.get_element_type()) for node in floating})),
         producer={"openvino": _written_by(model)},
         traits=frozenset({"weights"}),
     )
-
-
-def _elements(constant: Any) -> int:
-    count = 1
-    for size in constant.get_output_shape(0):
-        count *= int(size)
-    return count
 
 
 def _written_by(model: Any) -> str:
@@ -149,12 +142,7 @@ def load(path: Path, scratch: Path) -> Loaded:
         results = compiled([_onnx_file.feed(arrays[item.name], item.dtype) for item in inputs])
         return {item.name: _onnx_file.fetch(results[place]) for place, item in enumerate(outputs)}
 
-    return Loaded(inputs, outputs, run, _no_weights)
-
-
-def _no_weights() -> Iterator[tuple[str, np.ndarray]]:
-    """Constants are folded and rearranged while converting; the values alone tell whether they are right."""
-    yield from ()
+    return Loaded(inputs, outputs, run, no_weights)
 
 
 # Writing ----------------------------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ def _summary_of(found: list[Found], scratch: Path) -> Summary:
 def _inner_summary(found: Found, scratch: Path) -> Summary:
     if found.slug == "saved_model" and found.path:
         return saved_model.inspect(found.path, scratch)
-    return _outline.summarise(found.stored(scratch).architecture)
+    stored = found.stored(scratch)
+    return _outline.summarise(stored.architecture, stored.training.traits)
 
 
 def _summary_of_arrays(path: Path, scratch: Path) -> Summary:

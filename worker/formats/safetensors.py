@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from worker.formats import _safetensors, _sources, _stream
 from worker.formats._format import Converter, Format, Hop, Loaded, Summary
 from worker.formats._regions import Region
-from worker.formats._tensors import Tensor, dtype_of, value_of
+from worker.formats._tensors import Tensor, dtype_of, is_counter, value_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ def load(path: Path, scratch: Path) -> Loaded:
 
     def weights() -> Iterator[tuple[str, np.ndarray]]:
         for name, tensor in tensors:
-            if tensor.shape or tensor.dtype.kind not in "iu":  # a lone whole number is a counter
+            if not is_counter(tensor):
                 yield name, value_of(tensor)
 
     return Loaded((), (), _run, weights)

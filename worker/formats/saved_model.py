@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -77,15 +78,7 @@ def _nodes_of(signatures: Iterable[Any]) -> list[str]:
 
 
 def _declared(tensors: Any) -> tuple[TensorSpec, ...]:
-    return tuple(_spec_of(name, tensors[name]) for name in sorted(tensors, key=_natural))
-
-
-def _spec_of(name: str, info: Any) -> TensorSpec:
-    from tensorflow import dtypes
-
-    shape = info.tensor_shape
-    sizes = None if shape.unknown_rank else tuple(None if item.size < 0 else int(item.size) for item in shape.dim)
-    return TensorSpec(name, sizes, dtypes.as_dtype(info.dtype).name)
+    return tuple(_saved_model.spec_of(name, tensors[name]) for name in sorted(tensors, key=_natural))
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -103,19 +96,12 @@ def _sizes(folder: Path) -> tuple[int | None, tuple[str, ...]]:
         return None, ()
     types = reader.get_variable_to_dtype_map()
     shapes = {key: value for key, value in reader.get_variable_to_shape_map().items() if _is_variable(key, types[key])}
-    count = sum(_product(shape) for shape in shapes.values())
+    count = sum(math.prod(shape) for shape in shapes.values())
     return count, tuple(sorted({types[key].name for key in shapes}))
 
 
 def _is_variable(key: str, dtype: Any) -> bool:
     return bool(dtype.is_floating) and "optimizer" not in key.lower() and ".OPTIMIZER_SLOT" not in key
-
-
-def _product(shape: list[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def load(path: Path, scratch: Path) -> Loaded:

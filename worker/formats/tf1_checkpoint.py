@@ -6,6 +6,7 @@ Specification: ``tensorflow/core/protobuf/meta_graph.proto``; the values are in 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from typing import Any
 
 from worker import archive
 from worker.errors import AmbiguousFormat, CorruptFile, IncompleteModel, ModelError
-from worker.formats import _frozen, _graphs, frozen_graph
+from worker.formats import _frozen, _graphs, _saved_model, frozen_graph
 from worker.formats._files import files_below, unpacked
-from worker.formats._format import Converter, Format, Hop, Loaded, Sample, Summary, TensorSpec
+from worker.formats._format import Converter, Format, Hop, Loaded, Sample, Summary
 from worker.formats._graphs import Graph, Port
 
 LABEL = "TF1 checkpoint"
@@ -133,18 +134,10 @@ def find_interface(meta: Any) -> tuple[Graph, bool]:
     if signature is None:
         return _graphs.find_interface(meta.graph_def), True
     inputs, outputs = (
-        tuple(Port(side[name].name, _declared(name, side[name])) for name in sorted(side))
+        tuple(Port(side[name].name, _saved_model.spec_of(name, side[name])) for name in sorted(side))
         for side in (signature.inputs, signature.outputs)
     )
     return Graph(_graphs.without_unknown(meta.graph_def), inputs, outputs), False
-
-
-def _declared(name: str, info: Any) -> TensorSpec:
-    from tensorflow import dtypes
-
-    shape = info.tensor_shape
-    sizes = None if shape.unknown_rank else tuple(None if item.size < 0 else int(item.size) for item in shape.dim)
-    return TensorSpec(name, sizes, dtypes.as_dtype(info.dtype).name)
 
 
 def _refuse_session_bundle(files: Files, meta: Any) -> None:
@@ -179,14 +172,8 @@ def _stored(prefix: Path) -> dict[str, tuple[int, str]]:
     """How many numbers each variable of floating type has, and its type."""
     reader = _reader(prefix)
     types = reader.get_variable_to_dtype_map()
-    sizes = {}
-    for name, shape in reader.get_variable_to_shape_map().items():
-        count = 1
-        for length in shape:
-            count *= length
-        if types[name].is_floating:
-            sizes[name] = (count, types[name].name)
-    return sizes
+    shapes = reader.get_variable_to_shape_map()
+    return {name: (math.prod(shape), types[name].name) for name, shape in shapes.items() if types[name].is_floating}
 
 
 def _reader(prefix: Path) -> Any:
@@ -210,7 +197,6 @@ def load(path: Path, scratch: Path) -> Loaded:
 
 def _folded(path: Path, scratch: Path) -> tuple[Graph, bool]:
     """The graph of constants: restored in a session, which is the only place where such variables have values."""
-
     files = find_files(path, scratch)
     meta = read_meta(files.graph)
     _refuse_session_bundle(files, meta)

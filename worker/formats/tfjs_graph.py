@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from worker import archive
 from worker.errors import ConverterFailed, ModelError
-from worker.formats import _tfjs, _tfjs_graph
+from worker.formats import _graphs, _tfjs, _tfjs_graph
 from worker.formats._format import Converter, Format, Hop, Loaded, Room, Sample, Summary, TensorSpec
 from worker.formats._frozen import Wish, frozen
 from worker.formats._live import feed, fetch
+from worker.formats._saved_model import spec_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,21 +41,17 @@ def inspect(path: Path, scratch: Path) -> Summary:
     package = _tfjs.read(path, scratch / "tfjs_graph-source")
     graph = _tfjs_graph.parsed(package.root["modelTopology"])
     inputs, outputs = _interface(package.root, graph)
+    specs = tuple(spec for _, spec in inputs.values())
     weights = [entry for entry in package.entries if entry.dtype in {"float32", "complex64"}]
     return Summary(
-        inputs=tuple(spec for _, spec in inputs.values()),
+        inputs=specs,
         outputs=tuple(spec for _, spec in outputs.values()),
         parameters=sum(entry.size for entry in weights),
         dtypes=tuple(sorted({entry.stored for entry in weights})),
         producer=_producer(package.root),
         signatures=("serving_default",),
-        traits=frozenset({"weights", "fused"} if _has_fused(graph) else {"weights"}),
+        traits=_graphs.facts(graph, specs) | {"weights"},
     )
-
-
-def _has_fused(graph: Any) -> bool:
-    """Operations that were fused for TensorFlow.js, or loops, which may hold such ones."""
-    return any(node.op.startswith("_Fused") or node.op in ("While", "StatelessWhile", "Enter") for node in graph.node)
 
 
 def _producer(root: Mapping[str, Any]) -> dict[str, str]:
@@ -87,22 +84,14 @@ def _spec(name: str, info: Mapping[str, Any]) -> TensorSpec:
     from tensorflow.core.protobuf import meta_graph_pb2
 
     known = {key: value for key, value in info.items() if key in {"name", "dtype", "tensorShape"}}
-    return _spec_of(name, json_format.ParseDict(known, meta_graph_pb2.TensorInfo()))
-
-
-def _spec_of(name: str, info: Any) -> TensorSpec:
-    from tensorflow import dtypes
-
-    shape = info.tensor_shape
-    sizes = None if shape.unknown_rank else tuple(None if item.size < 0 else int(item.size) for item in shape.dim)
-    return TensorSpec(name, sizes, dtypes.as_dtype(info.dtype).name)
+    return spec_of(name, json_format.ParseDict(known, meta_graph_pb2.TensorInfo()))
 
 
 def _placeholder_spec(node: Any) -> TensorSpec:
     from tensorflow.core.protobuf import meta_graph_pb2
 
     shape = node.attr["shape"].shape
-    return _spec_of(node.name, meta_graph_pb2.TensorInfo(dtype=node.attr["dtype"].type, tensor_shape=shape))
+    return spec_of(node.name, meta_graph_pb2.TensorInfo(dtype=node.attr["dtype"].type, tensor_shape=shape))
 
 
 def _unknown(name: str) -> TensorSpec:
@@ -138,7 +127,7 @@ def _function(
     graph = _tfjs_graph.parsed(package.root["modelTopology"])
     inputs, outputs = _interface(package.root, graph)
     _tfjs_graph.put_constants(graph, arrays)
-    _tfjs_graph.rename_functions(graph)
+    graph = _tfjs_graph.with_unique_functions(graph)
     function = _imported(graph, [tensor for tensor, _ in inputs.values()], [tensor for tensor, _ in outputs.values()])
     found = tuple(_traced(spec, tensor) for (_, spec), tensor in zip(outputs.values(), function.outputs, strict=True))
     return function, tuple(spec for _, spec in inputs.values()), found, arrays
@@ -148,11 +137,11 @@ def _imported(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
     """The graph as a function of its inputs, in order, that gives its outputs as a list."""
     import tensorflow as tf
 
-    plain = _tfjs_graph.as_tensorflow(graph)
     try:
+        plain = _tfjs_graph.as_tensorflow(graph)
         wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(plain, name=""), [])
         return wrapped.prune([_tensor(name) for name in inputs], [_tensor(name) for name in outputs])
-    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+    except (ValueError, LookupError, TypeError, tf.errors.OpError) as error:
         raise ModelError(problem=f"its graph does not load in TensorFlow ({str(error)[:300]})") from error
 
 

@@ -25,7 +25,7 @@ def sniff(sample: Sample) -> bool:
     return sum(path.suffix == ".tflite" and "__MACOSX" not in path.parts for path in paths) == 1
 
 
-def _flatbuffer(path: Path, scratch: Path) -> Path:
+def flatbuffer_in(path: Path, scratch: Path) -> Path:
     """The file itself, or the one in an archive."""
     with path.open("rb") as file:
         if file.read(8)[4:] == IDENTIFIER:
@@ -36,7 +36,7 @@ def _flatbuffer(path: Path, scratch: Path) -> Path:
 
 def inspect(path: Path, scratch: Path) -> Summary:
     """Inputs, outputs, operations and weights as the flatbuffer declares them; no runtime is made."""
-    found = _tflite_file.read(_flatbuffer(path, scratch))
+    found = _tflite_file.read(flatbuffer_in(path, scratch))
     strings = any(spec.dtype == "string" for spec in found.inputs)
     tables = any("HASHTABLE" in name for name in found.builtin)
     known = {"weights"} if "WHILE" in found.builtin else {"weights", "no-loops"}
@@ -52,7 +52,7 @@ def inspect(path: Path, scratch: Path) -> Summary:
 
 def load(path: Path, scratch: Path) -> Loaded:
     """The first signature, or else the bare graph, in LiteRT."""
-    return _tflite_run.load(_flatbuffer(path, scratch))
+    return _tflite_run.load(flatbuffer_in(path, scratch))
 
 
 def tolerance_for(options: Mapping[str, Any]) -> Tolerance:
@@ -73,7 +73,6 @@ FORMAT = Format(
         "strings": "TensorFlow Lite does not work on text; turn it into numbers before the model.",
         "tables": "TensorFlow Lite has no place for the words and numbers of lookup tables.",
         "old-loops": "TensorFlow Lite has no operations for loops of TensorFlow 1 (Switch, Merge).",
-        "fused": "TensorFlow Lite has no equal for operations that were fused for TensorFlow.js.",
     },
     changes={
         "half": "It computes in float32 where the model computes in float16 or bfloat16.",
