@@ -66,7 +66,7 @@ class Outcome:
 
     @property
     def is_refused_on_purpose(self) -> bool:
-        return bool(self.codes) and self.codes[0] in ON_PURPOSE
+        return not self.is_right and self.codes[:1] in [[code] for code in ON_PURPOSE]
 
     def note(self, where: str, code: str, sentence: str) -> None:
         self.codes.append(code)

@@ -42,11 +42,21 @@ def find_route(source: str, target: str, summary: Summary, memory: int | None = 
     known = formats.formats()
     usable = {slug: item for slug, item in known.items() if not formats.missing(item)}
     if source != target and (route := _search(usable, source, target, summary.traits)):
+        _check_layers(route, summary)
         _check_room(route, summary, memory)
         return route
     if source != target and (route := _search(known, source, target, summary.traits)):
         raise _unavailable(known, route)
     raise NoRoute(source=start.label, target=end.label, reason=_reason(known, start, end, summary.traits))
+
+
+def _check_layers(route: Route, summary: Summary) -> None:
+    """Raise NoRoute where a format of the route has no word for a layer of the model."""
+    kinds = {layer.kind for layer in summary.layers}
+    for item in map(formats.get, route[1:]):
+        if item.layers is not None and (strange := sorted(kinds - item.layers)):
+            reason = f"{item.label} has no such layers as {', '.join(strange)}."
+            raise NoRoute(source=formats.get(route[0]).label, target=formats.get(route[-1]).label, reason=reason)
 
 
 def _check_room(route: Route, summary: Summary, memory: int | None) -> None:

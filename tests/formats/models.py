@@ -70,7 +70,25 @@ def several() -> Any:
     return keras.Model([left, right, kind], outputs, name="several")
 
 
-MODELS: dict[str, Callable[[], Any]] = {"dense": dense, "conv": conv, "recurrent": recurrent, "several": several}
+def attention() -> Any:
+    """One block of a transformer: what is added to itself, and attention from a layer to itself."""
+    import keras
+    from keras import layers
+
+    tokens = keras.Input((6,), dtype="int32", name="tokens")
+    x = layers.Embedding(15, 8)(tokens)
+    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 4)(x, x)]))
+    x = layers.LayerNormalization()(layers.Add()([x, layers.Dense(8)(layers.Dense(12, "gelu")(x))]))
+    return keras.Model(tokens, layers.Dense(3, "softmax", name="label")(layers.GlobalAveragePooling1D()(x)))
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "dense": dense,
+    "conv": conv,
+    "recurrent": recurrent,
+    "several": several,
+    "attention": attention,
+}
 
 
 def made(kind: str) -> Any:

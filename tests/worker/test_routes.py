@@ -13,7 +13,7 @@ from tests.worker import toy_formats
 from tests.worker.toy_formats import copying, toy
 from worker import formats, routes
 from worker.errors import FormatUnavailable, NoRoute, TooLargeForTarget, UnknownTarget
-from worker.formats._format import Converter, Format, Room, Summary
+from worker.formats._format import Converter, Format, LayerRow, Room, Summary
 
 WHOLE = Summary(traits=frozenset({"keras-config", "weights"}))
 GRAPH_ONLY = Summary(traits=frozenset({"weights"}))
@@ -131,6 +131,15 @@ def test_facts_last_along_the_way_and_changes_are_said(monkeypatch: pytest.Monke
     assert by_slug["small"].changes == ("The batch size is fixed at 1.",)
     assert by_slug["deaf"].error is not None
     assert "it has no loops" in by_slug["deaf"].error.message
+
+
+def test_layers_that_a_format_has_no_word_for_are_named_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"a": toy("A"), "b": toy("B", {"a": copying()}, layers=frozenset({"Dense"}))}
+    toy_formats.install(monkeypatch, known)
+    rows = tuple(LayerRow(kind, kind, "", "", 0) for kind in ("Dense", "Mixing", "Attention"))
+    assert routes.find_route("a", "b", dataclasses.replace(WHOLE, layers=rows[:1])) == ("a", "b")
+    with pytest.raises(NoRoute, match=r"A cannot become B: B has no such layers as Attention, Mixing\."):
+        routes.find_route("a", "b", dataclasses.replace(WHOLE, layers=rows))
 
 
 def test_what_is_too_large_is_refused_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:

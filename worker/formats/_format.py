@@ -281,6 +281,7 @@ class Format:
     keeps: which of ``KEPT`` the format can hold, and "graph"; pages say what a route drops.
     refuses: facts about a model (``FACTS``) that keep it from becoming this format, each with a sentence that says why.
     changes: facts about a model that become something else in this format, each with the sentence that says what.
+    layers: the kinds of layers that the format can describe; None where it takes any.
     tolerance_for: the tolerance under the given options, where it depends on them.
     narrows: dtypes of inputs and outputs that the format does not have, each with the one that it holds instead.
     exact: weights come back bit for bit.
@@ -299,6 +300,7 @@ class Format:
     keeps: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, str] = field(default_factory=dict)
+    layers: frozenset[str] | None = None
     room: Room = Room()
     narrows: Mapping[str, str] = field(default_factory=dict)
     exact: bool = False

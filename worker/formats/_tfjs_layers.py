@@ -119,6 +119,8 @@ CLASSES: dict[str, dict[str, tuple[Any, ...]]] = {
     **{f"{kind}Pooling{rank}D": _POOL for kind in ("Max", "Average") for rank in (1, 2, 3)},
     **{f"Global{kind}Pooling{rank}D": _GLOBAL for kind in ("Max", "Average") for rank in (1, 2)},
 }
+# What can be written; a Normalization as a BatchNormalization
+KNOWN = frozenset(CLASSES) | NETWORKS | {"InputLayer", "Normalization"}
 # What handles a mask otherwise than Keras 3 does, or fails on one
 NOT_MASKABLE = frozenset(
     {"GlobalAveragePooling1D", "Softmax", "Add", "Multiply", "Average", "Maximum", "Minimum", "Dot"}

@@ -58,6 +58,7 @@ FORMAT = Format(
         "tables": "TensorFlow.js has no layers that look words up; do that before the model.",
     },
     changes={"half": "TensorFlow.js has no float16: it computes in float32."},
+    layers=_tfjs_layers.KNOWN,
     room=Room(memory=4.0),
     narrows={
         **dict.fromkeys(("int64", "uint8"), "int32"),
