@@ -2,10 +2,11 @@
 
 Ours is `manage.py convert` over all the files of a case at once, start included and divided by their number, and one
 conversion through the warm server; theirs is one process for each file, as people run them. Wall time, and the ratio.
+Both take the same .h5 files and SavedModel folders; the server takes an archive, as browsers send one.
 
 usage: scripts/bench convert [--files N] [--large] [--only CASE …]
   --files N   small models of each case, 24 by default
-  --large     ResNet50 instead of small models, one file for each case
+  --large     ResNet50 instead of small models, 4 files of each case
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bench._table import conclude, show
 from tests.browser import CHROMIUM_ARGUMENTS, find_chromium, sign_in
 from tests.stack import Stack
 
+LARGE_FILES = 4
 SMALL_BAR, LARGE_BAR = 0.2, 1.0  # ours over theirs
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
@@ -68,12 +70,13 @@ converter.convert(sys.argv[1:])
 
 @dataclass(frozen=True)
 class Case:
-    """One direction: our target, the suffix of our source, and their command for (SavedModel folder or .h5, out)."""
+    """One direction: our target, the suffix of the source, which has none where it is a SavedModel's folder, and their
+    command for (SavedModel folder or .h5, out)."""
 
     name: str
     target: str
     theirs: Sequence[str]
-    source: str = ".zip"
+    source: str = ""
 
 
 CASES = (
@@ -90,12 +93,11 @@ CASES = (
 
 
 def make_models(folder: Path, count: int, large: bool) -> None:
-    """The same models as .h5, as SavedModel folders, and as the archives of these that we take."""
+    """The same models as .h5 and as SavedModel folders, the first of them also as the archive that is uploaded."""
     size = "large" if large else "small"
     command = [PYTHON, "-c", MAKE_MODELS, str(folder), str(count), size]
     subprocess.run(command, check=True, capture_output=True, env=_environment(folder))
-    for number in range(count):
-        shutil.make_archive(str(folder / str(number)), "zip", folder / str(number))
+    shutil.make_archive(str(folder / "0"), "zip", folder / "0")
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -143,7 +145,7 @@ def time_server(case: Case, folder: Path, page: Page) -> float:
     """Seconds from the click to the download link, in the warm server, for one file."""
     page.goto("/")
     page.get_by_role("link", name="Upload").first.click()
-    page.get_by_label("Choose model files").set_input_files(folder / f"0{case.source}")
+    page.get_by_label("Choose model files").set_input_files(folder / f"0{case.source or '.zip'}")
     page.get_by_label("Name of the new model").fill(case.name)
     page.get_by_role("button", name="Upload").click()
     page.wait_for_url("**/m/**/v*/")
@@ -186,7 +188,7 @@ def main() -> int:
     cases = [case for case in CASES if not given.only or case.target in given.only]
     folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
     try:
-        found = measure(cases, folder, 1 if given.large else given.files, given.large)
+        found = measure(cases, folder, LARGE_FILES if given.large else given.files, given.large)
     finally:
         shutil.rmtree(folder)
     header = ["instead of", "ours, s", "server, s", "theirs, s", "ours / theirs"]

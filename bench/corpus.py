@@ -135,7 +135,7 @@ def _made(folder: Path) -> Path:
 
 def _targets(slug: str, summary: Summary) -> list[str]:
     """The first few targets that the routes offer."""
-    offered = {offer.format.slug for offer in routes.offers(slug, summary) if offer.error is None}
+    offered = {offer.format.slug for offer in routes.offers(slug, summary) if offer.error is None and not offer.renews}
     known = [target for target in TARGETS if target in offered]
     return (known or sorted(offered))[:TRIES]
 

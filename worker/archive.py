@@ -35,6 +35,7 @@ BLOCK = 256 * 1024
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP can say; fixed, so that packing is reproducible
 STORED_SUFFIXES = (".h5", ".hdf5", ".npz", ".npy", ".keras", ".zip", ".safetensors")  # weights do not deflate
+SAMPLE, WORTH = 64 * 1024, 0.8  # bytes of a file to look at, and what of them deflating has to leave at most
 JUNK = ("__MACOSX/", ".DS_Store", "Thumbs.db")  # what desktops add; "__MACOSX/._config.json" is no second model
 
 
@@ -127,8 +128,16 @@ def pack_files(files: Sequence[tuple[str, Path]], target: Path) -> None:
 
 
 def _compression(inside: str, path: Path) -> int:
-    stored = inside.endswith(STORED_SUFFIXES) or path.stat().st_size > 64 * MIB
+    stored = inside.endswith(STORED_SUFFIXES) or path.stat().st_size > 64 * MIB or not _deflates(path)
     return zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+
+
+def _deflates(path: Path) -> bool:
+    """Is a sample of the file much smaller when deflated? Trained weights shrink by some percent, and take seconds."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size // 2 - SAMPLE // 2))
+        sample = file.read(SAMPLE)
+    return len(zlib.compress(sample, 1)) < WORTH * len(sample)
 
 
 def _is_junk(name: str) -> bool:

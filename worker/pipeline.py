@@ -123,10 +123,11 @@ def inspect(
     custom_code: Path | None = None,
     canceled: Callable[[], bool] = never,
     name: str = "",
+    load: bool = True,
 ) -> Inspection:
-    """The structure of a file, what is to be known about it, and whether its model loads."""
+    """The structure of a file, what is to be known about it, and whether its model loads, unless ``load`` is off."""
     named = _under_its_suffix(path, format, folder)
-    arguments = {"path": str(named), "format": format, "custom_code": _text(custom_code)}
+    arguments = {"path": str(named), "format": format, "custom_code": _text(custom_code), "load": load}
     read = [path, *filter(None, [custom_code])]
     with _calling(named, name):
         answer = zygote.run("inspect", arguments, read=read, folder=folder, limits=limits, canceled=canceled).value

@@ -32,31 +32,32 @@ class Offer:
     drops: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
 
+    @property
+    def renews(self) -> bool:
+        """Is this the format that the file is in, to be written anew?"""
+        return self.route == (self.format.slug, self.format.slug)
+
 
 def find_route(source: str, target: str, summary: Summary, memory: int | None = None) -> Route:
     """The slugs from ``source`` to ``target``; raises UnknownTarget, NoRoute, FormatUnavailable or TooLargeForTarget.
 
+    From a format to itself there is one step, where that format is written anew, and no way around through others.
     ``memory``: the bytes that a job may use, where that is known.
     """
     start, end = formats.get(source), formats.get(target)
     known = formats.formats()
     usable = {slug: item for slug, item in known.items() if not formats.missing(item)}
-    if source != target and (route := _search(usable, source, target, summary.traits)):
-        _check_layers(route, summary)
+    fitting = {slug: usable[slug] for slug in usable if slug not in summary.refusals or slug == source != target}
+    if route := _search(fitting, source, target, summary.traits):
         _check_room(route, summary, memory)
         return route
-    if source != target and (route := _search(known, source, target, summary.traits)):
+    if route := _search(usable, source, target, summary.traits):
+        reason = next(summary.refusals[slug] for slug in route[1:] if slug in summary.refusals)
+    elif route := _search(known, source, target, summary.traits):
         raise _unavailable(known, route)
-    raise NoRoute(source=start.label, target=end.label, reason=_reason(known, start, end, summary.traits))
-
-
-def _check_layers(route: Route, summary: Summary) -> None:
-    """Raise NoRoute where a format of the route has no word for a layer of the model."""
-    kinds = {layer.kind for layer in summary.layers}
-    for item in map(formats.get, route[1:]):
-        if item.layers is not None and (strange := sorted(kinds - item.layers)):
-            reason = f"{item.label} has no such layers as {', '.join(strange)}."
-            raise NoRoute(source=formats.get(route[0]).label, target=formats.get(route[-1]).label, reason=reason)
+    else:
+        reason = _reason(known, start, end, summary.traits)
+    raise NoRoute(source=start.label, target=end.label, reason=reason)
 
 
 def _check_room(route: Route, summary: Summary, memory: int | None) -> None:
@@ -74,8 +75,8 @@ def _check_room(route: Route, summary: Summary, memory: int | None) -> None:
 
 
 def offers(source: str, summary: Summary, memory: int | None = None) -> list[Offer]:
-    """One offer for every other format, possible or not, in the order of the slugs."""
-    return [_offer(source, item, summary, memory) for slug, item in formats.formats().items() if slug != source]
+    """One offer for every format, also that of the file itself, possible or not, in the order of the slugs."""
+    return [_offer(source, item, summary, memory) for item in formats.formats().values()]
 
 
 def converter(source: str, target: str) -> Converter:
@@ -107,7 +108,7 @@ def required(route: Route) -> tuple[str, ...]:
 
 
 NO_CONVERTER = "no converter leads from the one to the other yet."
-SAME = "it is in that format already."
+SAME = "it is in that format already, and only formats that keep the layers of Keras are written anew."
 
 
 def _offer(source: str, target: Format, summary: Summary, memory: int | None) -> Offer:
@@ -126,6 +127,8 @@ def _search(known: Mapping[str, Format], source: str, target: str, traits: Trait
     """Breadth first; ``traits`` None asks whether there is a way for any model. Empty where there is none."""
     if source not in known or target not in known:
         return ()
+    if source == target:
+        return (source, source) if _is_open(known, source, target, traits) else ()
     waiting: list[tuple[Route, Traits | None]] = [((source,), traits)]
     seen = {(source, traits)}
     while waiting:
@@ -142,10 +145,16 @@ def _search(known: Mapping[str, Format], source: str, target: str, traits: Trait
 def _steps(known: Mapping[str, Format], source: str, traits: Traits | None) -> Iterator[tuple[str, Traits | None]]:
     """The formats that are one step away, each with the traits that the model still has there."""
     for slug, item in known.items():
-        edge = _edge(known, source, slug) if slug != source else None
-        allowed = traits is None or (edge is not None and edge.requires <= traits and not item.refuses.keys() & traits)
-        if edge is not None and allowed:
+        if slug != source and _is_open(known, source, slug, traits):
             yield slug, None if traits is None else _carried(traits, item)
+
+
+def _is_open(known: Mapping[str, Format], source: str, target: str, traits: Traits | None) -> bool:
+    """Can a model with these traits, or any model, take this step?"""
+    edge = _edge(known, source, target)
+    if edge is None or traits is None:
+        return edge is not None
+    return edge.requires <= traits and not known[target].refuses.keys() & traits
 
 
 def _carried(traits: Traits, item: Format) -> Traits:
@@ -159,8 +168,8 @@ def _unavailable(known: Mapping[str, Format], route: Route) -> FormatUnavailable
 
 def _reason(known: Mapping[str, Format], source: Format, target: Format, traits: Traits) -> str:
     """Why there is no way, in the sentence of whichever side is the cause."""
-    if source.slug == target.slug:
-        return SAME
+    if source.slug == target.slug and not _edge(known, source.slug, source.slug):
+        return target.no_way_in or SAME
     if not any(_edge(known, source.slug, slug) for slug in known):
         return source.no_way_out or NO_CONVERTER
     if not any(_edge(known, slug, target.slug) for slug in known):

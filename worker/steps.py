@@ -37,7 +37,8 @@ LIBRARIES = ("tensorflow", "keras", "numpy")  # of every job; the others are tho
 
 
 def inspect(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, custom_code?}`` → ``{summary, findings, error}``: the structure, and whether the model loads.
+    """``{path, format, load, custom_code?}`` → ``{summary, findings, error}``: the structure, and whether the model
+    loads, where ``load`` asks for that.
 
     ``error`` is what loading said, or None; the structure is known all the same.
     """
@@ -48,7 +49,7 @@ def inspect(arguments: Json, progress: Progress) -> Json:
         findings = list(item.findings(path, _scratch())) if item.findings else []
     error = None
     try:
-        loaded = _load(path, item, arguments, progress)
+        loaded = _load(path, item, arguments, progress) if arguments["load"] else None
         findings += loaded.findings if loaded else ()
     except LarderError as raised:
         error = raised.to_json()

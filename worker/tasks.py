@@ -293,10 +293,14 @@ def _final(state: Conversion.State, report: Report | None) -> dict[str, Any]:
 
 
 def download_name(version: ModelVersion, slug: str, chosen: Mapping[str, Any], result: Path) -> str:
-    """``mnist-v2-int8.tflite``: archives carry the format too, or all of them would be called ``mnist-v2.zip``."""
+    """``mnist-v2-int8.tflite``: archives carry the format too, or all of them would be called ``mnist-v2.zip``.
+
+    What was written anew says so: the file that it was made of has the same suffix.
+    """
     suffix = archive.suffix_of(result, formats.get(slug).suffixes)
     shared = f"-{slug.replace('_', '-')}" if suffix in (".zip", ".tar.gz") else ""
-    return f"{version.model.slug}-v{version.number}{shared}{options.in_a_name(slug, chosen)}{suffix}"
+    renewed = "-renewed" if slug == version.source.format else ""
+    return f"{version.model.slug}-v{version.number}{shared}{options.in_a_name(slug, chosen)}{renewed}{suffix}"
 
 
 def _limits() -> Limits:

@@ -108,6 +108,7 @@ def _context(conversion: Conversion) -> dict[str, Any]:
         "conversion": conversion,
         "route": labels(_route(conversion, source.format)),
         "format": target,
+        "renews": source.format == conversion.target,
         "approximate": target is not None and _is_approximate(target, conversion),
         "runs_here": target is not None and target.load is not None,
         "source_format": format_of(source.format),

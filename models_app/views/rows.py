@@ -94,11 +94,18 @@ class OfferRow:
     conversion: Conversion | None
     options: list[OptionRow]
     made: list[Conversion]  # the latest for each set of options, unless it was canceled
+    renews: bool  # is it the format that the file is in already?
+    written_by: str  # the release of Keras that wrote the file, where that is known
 
     @property
     def askable(self) -> bool:
         """Can it be asked for? One with options can be asked for again, with others."""
         return self.state in ("available", "failed") or (bool(self.options) and self.state != "impossible")
+
+    @property
+    def title(self) -> str:
+        """What would be made."""
+        return f"{self.format.label}, written anew" if self.renews else self.format.label
 
     @property
     def why(self) -> str:
@@ -219,7 +226,8 @@ def offer_rows(version: ModelVersion) -> list[OfferRow]:
     for conversion in version.conversions.order_by("requested_at"):
         asked.setdefault(conversion.target, []).append(conversion)
     offers = routes.offers(version.source.format, version.summary, settings.JOB_MEMORY_BYTES)
-    rows = [_offer_row(offer, asked.get(offer.format.slug, [])) for offer in offers]
+    keras = version.summary.producer.get("keras", "")
+    rows = [_offer_row(offer, asked.get(offer.format.slug, []), keras) for offer in offers]
     return sorted(rows, key=lambda row: row.state == "impossible")
 
 
@@ -233,7 +241,7 @@ def offer_groups(rows: Sequence[OfferRow]) -> list[OfferGroup]:
     return [group for group in found if group.rows]
 
 
-def _offer_row(offer: routes.Offer, asked: Sequence[Conversion]) -> OfferRow:
+def _offer_row(offer: routes.Offer, asked: Sequence[Conversion], written_by: str) -> OfferRow:
     conversion = asked[-1] if asked else None
     state = OFFER_STATES.get(conversion.state, "available") if conversion else "available"
     reason = conversion.error["message"] if conversion and conversion.error else ""
@@ -250,6 +258,8 @@ def _offer_row(offer: routes.Offer, asked: Sequence[Conversion]) -> OfferRow:
         conversion=conversion,
         options=[_option_row(offer.format.slug, option) for option in offer.format.options],
         made=[conversion for conversion in latest.values() if conversion.state in OFFER_STATES],
+        renews=offer.renews,
+        written_by=written_by,
     )
 
 

@@ -27,7 +27,7 @@ def addresses(signed_in_page: Page) -> list[str]:
     model = page.url
     page.get_by_role("link", name="Version 1").click()
     version = page.url
-    if page.locator("#to-keras, #to-saved_model").count():
+    if page.locator("#to-saved_model").count():
         convert(page, "saved_model")
     else:
         page.locator("#convert").get_by_role("link", name="Ready").first.click()

@@ -77,9 +77,10 @@ class Matrix:
         return sorted(slug for made_kind, slug in self.files if made_kind == kind)
 
     def directions(self, kind: str) -> list[tuple[str, str, str]]:
-        """Every direction from everything that is there, but from ``.keras``, which ``start`` has gone."""
-        others = [slug for slug in self.sources(kind) if slug != "keras"]
-        return [(kind, source, target) for source in others for target in formats.formats() if target != source]
+        """Every direction from everything that is there, also to its own format, but those that ``start`` has gone."""
+        every = [(kind, source, target) for source in self.sources(kind) for target in formats.formats()]
+        gone = {(cell.kind, cell.source, cell.target) for cell in self.started(kind)}
+        return [direction for direction in every if direction not in gone]
 
     def convert(self, wanted: Sequence[tuple[str, str, str]]) -> list[Cell]:
         with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -123,12 +124,12 @@ class Matrix:
 
 
 def sampled(wanted: Sequence[tuple[str, str, str]], count: int, seed: int) -> list[tuple[str, str, str]]:
-    """``count`` targets for every source."""
+    """``count`` targets for every source that has more of them left."""
     generator = random.Random(seed)  # noqa: S311 - which directions to go is no secret
     by_source: dict[str, list[tuple[str, str, str]]] = {}
     for direction in wanted:
         by_source.setdefault(direction[1], []).append(direction)
-    drawn = (generator.sample(group, min(count, len(group))) for group in by_source.values())
+    drawn = (generator.sample(group, count) for group in by_source.values() if len(group) > count)
     return [direction for group in drawn for direction in group]
 
 

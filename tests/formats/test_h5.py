@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.formats.models import assert_same, convert, load, stir, write
-from worker import formats, intake
-from worker.errors import CorruptFile, IncompleteModel, ModelError, UnsupportedOperation
+from worker import formats, intake, routes
+from worker.errors import CorruptFile, IncompleteModel, ModelError, NoRoute, UnsupportedOperation
 
 
 def test_it_works(made_file: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -26,8 +26,20 @@ def test_what_keras_cannot_read_back_is_refused_by_name(tmp_path: Path) -> None:
     x = keras.Input((4,), name="x")
     y = keras.layers.Dense(4)(x)
     model = keras.Model(x, keras.layers.Dense(1)(keras.ops.not_equal(y, 0.0)))
-    with pytest.raises(UnsupportedOperation, match="NotEqual"):
+    with pytest.raises(UnsupportedOperation, match="NotEqual") as caught:
         write("h5", model, tmp_path)
+    model.save(tmp_path / "ops.keras")
+    summary = formats.get("keras").inspect(tmp_path / "ops.keras", tmp_path)
+    assert summary.refusals["h5"] == caught.value.message
+    with pytest.raises(NoRoute, match="Keras cannot become HDF5 model: HDF5 model cannot hold NotEqual"):
+        routes.find_route("keras", "h5", summary)
+
+
+def test_masks_that_keras_finds_again_are_not_refused_before(
+    made_file: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """Keras describes them as operations between layers, and they are left out."""
+    assert "h5" not in formats.get("keras").inspect(made_file("recurrent", "keras"), tmp_path).refusals
 
 
 def test_operations_that_keras_cannot_read_back_are_read_here(tmp_path: Path) -> None:

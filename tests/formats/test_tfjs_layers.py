@@ -14,7 +14,8 @@ from tests.formats import models
 from tests.tfjs import node
 from worker import archive, intake
 from worker.errors import CorruptFile, UnsupportedOperation
-from worker.formats import _live, _sources, get, tfjs_layers
+from worker.formats import _live, _outline, _sources, get, tfjs_layers
+from worker.formats._architecture import parse
 from worker.formats._format import Hop
 
 MadeFile = Callable[[str, str], Path]
@@ -144,8 +145,31 @@ def test_every_layer_that_is_taken_computes_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rank", "layer", "named"), REFUSED, ids=[item for _, item, _ in REFUSED])
 def test_what_it_would_lose_is_refused_by_name(rank: int, layer: str, named: str, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedOperation, match=named):
-        written(made(layer, rank), tmp_path)
+    model = made(layer, rank)
+    with pytest.raises(UnsupportedOperation, match=named) as caught:
+        written(model, tmp_path)
+    assert said_before(model) == caught.value.message
+
+
+def said_before(model: Any) -> str:
+    """What inspection says of the model's description alone."""
+    import keras
+
+    architecture = parse(model.to_json(), "architecture.json", keras.__version__)
+    return _outline.summarise(architecture).refusals.get("tfjs_layers", "")
+
+
+def test_nothing_is_said_against_layers_that_are_taken() -> None:
+    for rank, items in TAKEN.items():
+        assert [said for item in items if (said := said_before(made(item, rank)))] == []
+    assert [said for item in MERGING if (said := said_before(made(item, 1)))] == []
+
+
+def test_layers_of_people_s_own_are_named_before_their_code_is_there() -> None:
+    own = {"class_name": "Sauce", "config": {"name": "sauce"}, "registered_name": "Kitchen>Sauce"}
+    root = {"class_name": "Sequential", "config": {"name": "soup", "layers": [own]}}
+    said = _outline.summarise(parse(json.dumps(root), "architecture.json", "3.9.0")).refusals["tfjs_layers"]
+    assert said == "TF.js layers model cannot hold Sauce: TensorFlow.js has no such layers; take the TF.js graph model."
 
 
 def masked(*names: str) -> Any:
@@ -168,7 +192,9 @@ def test_masks_reach_recurrent_layers(tmp_path: Path) -> None:
         ("BatchNormalization()", "Dropout(0.2)", "LSTM(2, go_backwards=True)"),
         ("TimeDistributed(layers.Dense(3))", "SimpleRNN(3)"),
     )
-    assert_same_in_tensorflowjs({str(chain): masked(*chain) for chain in chains}, tmp_path)
+    cases = {str(chain): masked(*chain) for chain in chains}
+    assert_same_in_tensorflowjs(cases, tmp_path)
+    assert [said for model in cases.values() if (said := said_before(model))] == []
 
 
 @pytest.mark.parametrize(
@@ -180,8 +206,10 @@ def test_masks_reach_recurrent_layers(tmp_path: Path) -> None:
     ],
 )
 def test_masks_that_it_handles_otherwise_are_refused(layers: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedOperation, match="mask"):
-        written(masked(*layers), tmp_path)
+    model = masked(*layers)
+    with pytest.raises(UnsupportedOperation, match="mask") as caught:
+        written(model, tmp_path)
+    assert said_before(model) == caught.value.message
 
 
 def test_nested_models_with_the_same_names_keep_their_weights(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class FakeEngine:
         custom_code: Path | None = None,
         canceled: Callable[[], bool] = bool,
         name: str = "",
+        load: bool = True,
     ) -> pipeline.Inspection:
         self._act(folder, canceled)
         return pipeline.Inspection(SUMMARY, self.findings, self.unloadable)

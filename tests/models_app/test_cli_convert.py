@@ -147,6 +147,14 @@ def test_nothing_that_is_there_is_overwritten(dense: Path, out: Path) -> None:
     assert (out / "dense.h5").read_text(encoding="utf-8") == "mine"
 
 
+def test_the_same_format_is_written_anew_beside_the_source(dense: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copy(dense, tmp_path / "soup.keras"))
+    [row] = run("convert", source, "--to", "keras", "--out", tmp_path, "--json").rows
+    assert (row["route"], row["verdict"]) == (["keras", "keras"], "verified")
+    assert row["output"] == str(tmp_path / "soup-2.keras")
+    assert source.read_bytes() == dense.read_bytes()
+
+
 def test_a_result_that_became_an_archive_is_called_one(out: Path, tmp_path: Path) -> None:
     out.mkdir()
     contents = [b"graph", files.zipped({"model.onnx": b"graph"}), files.zipped({"model.onnx": b"other"})]

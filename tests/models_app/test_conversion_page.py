@@ -54,6 +54,13 @@ def test_it_works(as_vera: Client, conversion: Conversion, version: ModelVersion
     assert context["poll_seconds"] == 0
 
 
+def test_the_same_format_is_said_to_be_written_anew(as_vera: Client, conversion: Conversion) -> None:
+    said = "to</span> {}, written anew</h1>"
+    assert said.format("HDF5 model") not in as_vera.get(conversion.get_absolute_url()).content.decode()
+    Conversion.objects.update(target="keras")
+    assert said.format("Keras") in as_vera.get(conversion.get_absolute_url()).content.decode()
+
+
 def test_queued(as_vera: Client, conversion: Conversion) -> None:
     Conversion.objects.create(
         version=conversion.version, target="json_npz", options_key="x", requested_by=conversion.requested_by

@@ -97,10 +97,15 @@ def test_impossible_format_is_refused_with_the_sentence_of_the_page(
     assert (event.tag, event.data["code"], event.data["message"]) == ("conversion:refused", "no-route", reason)
 
 
-@pytest.mark.parametrize("target", ["no-such-format", "keras", "pickle"])
+@pytest.mark.parametrize("target", ["no-such-format", "pickle"])
 def test_nonsense_is_refused(as_bob: Client, url: str, target: str) -> None:
     assert as_bob.post(url, {"target": target}).status_code == 400
     assert not Conversion.objects.exists()
+
+
+def test_the_same_format_can_be_asked_for(as_bob: Client, url: str, version: ModelVersion) -> None:
+    assert as_bob.post(url, {"target": "keras"}).status_code == 302
+    assert version.source.format == version.conversions.get().target == "keras"
 
 
 def test_unknown_option_is_refused(as_bob: Client, url: str) -> None:

@@ -75,6 +75,15 @@ def test_two_results_of_one_format_have_names_of_their_own(
     assert names == ["soup-v1.tflite", "soup-v1-int8.tflite"]
 
 
+def test_what_was_written_anew_is_not_called_like_its_source(
+    version: ModelVersion, alice: User, engine: FakeEngine
+) -> None:
+    made = run(request_conversion(version, alice, "keras"))
+    assert made.artifact is not None
+    assert made.artifact.name == "soup-v1-renewed.keras"
+    assert version.source.name == "soup.keras"
+
+
 def test_a_result_that_became_an_archive_is_called_one(version: ModelVersion, alice: User, engine: FakeEngine) -> None:
     made = [run(request_conversion(version, alice, "onnx"))]
     engine.result = files.zipped({"model.onnx": b"graph", "model.onnx.data": b"weights"})

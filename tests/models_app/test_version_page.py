@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def test_it_works(as_vera: Client, version: ModelVersion, artifact: Artifact) ->
     assert file.checksum_line == f"{artifact.sha256}  soup.keras"
     assert "soup.keras" in file.snippet
     assert file.url in answer.content.decode()
-    assert {found.format.slug for found in answer.context["offers"]} == set(formats.formats()) - {"keras"}
+    assert {found.format.slug for found in answer.context["offers"]} == set(formats.formats())
     assert answer.context["poll_seconds"] == 0
 
 
@@ -108,7 +109,7 @@ def test_every_offer_stands_in_one_place(as_vera: Client, version: ModelVersion)
     context = page(as_vera, version).context
     shown = [row.format.slug for group in context["groups"] for row in group.rows]
     shown += [row.format.slug for row in context["impossible"]]
-    assert sorted(shown) == sorted(set(formats.formats()) - {"keras"})
+    assert sorted(shown) == sorted(formats.formats())
     assert "pickle" in [row.format.slug for row in context["impossible"]]
 
 
@@ -155,6 +156,31 @@ def test_a_format_without_options_is_made_once(as_bob: Client, version: ModelVer
     found = offer(as_bob, version, "h5")
     assert (found.state, found.askable) == ("ready", False)
     assert 'id="to-h5"' not in page(as_bob, version).content.decode()
+
+
+def test_the_same_format_is_offered_as_written_anew(as_bob: Client, version: ModelVersion) -> None:
+    summary = dataclasses.replace(version.summary, producer={"keras": "2.8.0"})
+    ModelVersion.objects.update(summary_data=summary.to_json())
+    found = offer(as_bob, version, "keras")
+    assert (found.state, found.title, found.detour) == ("available", "Keras, written anew", [])
+    assert offer(as_bob, version, "h5").title == "HDF5 model"
+    text = " ".join(page(as_bob, version).content.decode().split())
+    assert "The same format, as Keras 3 writes it today. Keras 2.8.0 wrote this file." in text
+    assert text.count("as Keras 3 writes it today") == 1
+
+
+def test_what_is_not_written_anew_says_why(as_vera: Client, version: ModelVersion) -> None:
+    version.artifacts.update(format="saved_model")
+    found = offer(as_vera, version, "saved_model")
+    assert (found.state, found.renews) == ("impossible", False)
+    assert found.why == "It is in that format already, and only formats that keep the layers of Keras are written anew."
+
+
+def test_what_inspection_said_against_a_format_is_the_reason(as_vera: Client, version: ModelVersion) -> None:
+    summary = dataclasses.replace(version.summary, refusals={"tfjs_layers": "It has no <b>Mixing</b>."})
+    ModelVersion.objects.update(summary_data=summary.to_json())
+    assert offer(as_vera, version, "tfjs_layers").why == "It has no <b>Mixing</b>."
+    assert "It has no &lt;b&gt;Mixing&lt;/b&gt;." in page(as_vera, version).content.decode()
 
 
 def test_what_cannot_be_run_here_is_said_before_asking(as_vera: Client, version: ModelVersion) -> None:

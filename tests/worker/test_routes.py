@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from tests.worker import toy_formats
 from tests.worker.toy_formats import copying, toy
 from worker import formats, routes
 from worker.errors import FormatUnavailable, NoRoute, TooLargeForTarget, UnknownTarget
-from worker.formats._format import Converter, Format, LayerRow, Room, Summary
+from worker.formats import _outline
+from worker.formats._format import Converter, Format, Room, Summary
 
 WHOLE = Summary(traits=frozenset({"keras-config", "weights"}))
 GRAPH_ONLY = Summary(traits=frozenset({"weights"}))
@@ -27,7 +29,7 @@ def test_it_works() -> None:
 @pytest.mark.parametrize("source", ["keras", "h5", "json_npz", "weights_h5", "saved_model"])
 @pytest.mark.parametrize("target", ["keras", "h5", "json_npz", "weights_h5", "saved_model"])
 def test_every_direction_of_the_four_known_ways(source: str, target: str) -> None:
-    if source != target:
+    if (source, target) != ("saved_model", "saved_model"):
         assert routes.find_route(source, target, WHOLE) == (source, target)
 
 
@@ -52,14 +54,41 @@ def test_nothing_becomes_a_pickle() -> None:
         routes.find_route("keras", "pickle", WHOLE)
 
 
-def test_there_is_an_offer_for_every_other_format() -> None:
+def test_there_is_an_offer_for_every_format() -> None:
     slugs = [offer.format.slug for offer in routes.offers("keras", WHOLE)]
-    assert slugs == [slug for slug in formats.formats() if slug != "keras"]
+    assert slugs == list(formats.formats())
 
 
-def test_the_same_format_is_no_target() -> None:
+WITH_LAYERS = sorted(slug for slug, item in formats.formats().items() if "architecture" in item.keeps)
+
+
+@pytest.mark.parametrize("slug", formats.formats())
+def test_what_keeps_layers_is_written_anew_and_nothing_else(slug: str) -> None:
+    [offer] = [offer for offer in routes.offers(slug, WHOLE) if offer.format.slug == slug]
+    if slug in WITH_LAYERS and not offer.format.no_way_in:
+        assert (offer.route, offer.renews) == ((slug, slug), True)
+    else:
+        assert offer.error
+        assert (offer.format.no_way_in or "in that format already, and only formats that") in offer.error.message
+    assert {other.format.slug for other in routes.offers(slug, WHOLE) if other.renews} <= {slug}
+
+
+def test_what_lacks_its_layers_is_not_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_formats.install(monkeypatch, {"a": toy("A", {"a": NEEDS_LAYERS})})
+    with pytest.raises(NoRoute, match="not Keras layers"):
+        routes.find_route("a", "a", GRAPH_ONLY)
+
+
+def test_what_is_written_anew_takes_one_step_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = {"a": toy("A", {"b": copying()}), "b": toy("B", {"a": copying()}), "c": toy("C", {"b": copying()})}
+    toy_formats.install(monkeypatch, around)
     with pytest.raises(NoRoute, match="in that format already"):
-        routes.find_route("keras", "keras", WHOLE)
+        routes.find_route("a", "a", WHOLE)
+    toy_formats.install(monkeypatch, {**around, "a": toy("A", {"a": copying(), "b": copying()})})
+    assert routes.find_route("a", "a", WHOLE) == ("a", "a")
+    assert routes.find_route("a", "c", WHOLE) == ("a", "b", "c")
+    with pytest.raises(NoRoute, match=r"A cannot become A: it has no word for Mixing\."):
+        routes.find_route("a", "a", dataclasses.replace(WHOLE, refusals={"a": "it has no word for Mixing."}))
 
 
 def test_an_unknown_target_is_named_with_the_known_ones() -> None:
@@ -134,12 +163,32 @@ def test_facts_last_along_the_way_and_changes_are_said(monkeypatch: pytest.Monke
 
 
 def test_layers_that_a_format_has_no_word_for_are_named_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {"a": toy("A"), "b": toy("B", {"a": copying()}, layers=frozenset({"Dense"}))}
+    """Also where the format is only on the way, unless there is a way around it; the source itself is none."""
+    known = {"a": toy("A"), "b": toy("B", {"a": copying()}), "c": toy("C", {"b": copying()})}
     toy_formats.install(monkeypatch, known)
-    rows = tuple(LayerRow(kind, kind, "", "", 0) for kind in ("Dense", "Mixing", "Attention"))
-    assert routes.find_route("a", "b", dataclasses.replace(WHOLE, layers=rows[:1])) == ("a", "b")
-    with pytest.raises(NoRoute, match=r"A cannot become B: B has no such layers as Attention, Mixing\."):
-        routes.find_route("a", "b", dataclasses.replace(WHOLE, layers=rows))
+    strange = dataclasses.replace(WHOLE, refusals={"a": "never asked for", "b": "B has no Mixing."})
+    assert routes.find_route("a", "c", dataclasses.replace(strange, refusals={"a": "x"})) == ("a", "b", "c")
+    for target in ("b", "c"):
+        with pytest.raises(NoRoute, match=rf"A cannot become {target.upper()}: B has no Mixing\."):
+            routes.find_route("a", target, strange)
+    toy_formats.install(monkeypatch, {**known, "d": toy("D", {"a": copying()}, converts_to={"c": copying()})})
+    assert routes.find_route("a", "c", strange) == ("a", "d", "c")
+
+
+def test_a_format_that_stumbles_over_strange_layers_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(root: Any, model: Any) -> str:
+        raise KeyError("config")
+
+    known = {"a": toy("A", refusal=stumble), "b": toy("B", refusal=lambda root, model: "no."), "c": toy("C")}
+    toy_formats.install(monkeypatch, known)
+    assert _outline.refusals({}, None) == {"b": "no."}
+
+
+def test_refusals_are_kept_in_bounds_and_older_rows_have_none() -> None:
+    refusals = {f"format-{number}": "no " * 1000 for number in range(1000)}
+    kept = Summary.from_json(dataclasses.replace(WHOLE, refusals=refusals).to_json()).refusals
+    assert (len(kept), {len(said) for said in kept.values()}) == (64, {500})
+    assert Summary.from_json({"parameters": 3}).refusals == {}
 
 
 def test_what_is_too_large_is_refused_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     Arrays = dict[str, np.ndarray]
+    Node = dict[str, Any]  # of a Keras architecture, see ``_architecture``
 
 
 # What ``Sample.hdf5`` looks for in the bytes of an HDF5 file: names of the attributes and groups that Keras writes.
@@ -73,6 +74,9 @@ class Sample:
     with_variables: frozenset[str] = frozenset()  # the saved_model.pb members that mention variables
 
 
+MOST_REFUSALS, LONGEST_REFUSAL = 64, 500  # what a job says about a stranger's file is kept, so it is bounded
+
+
 def _number(value: Any) -> int | None:
     """A number that came from a job as what it should be; ValueError and TypeError for anything else."""
     return None if value is None else int(value)
@@ -115,7 +119,10 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a file holds. ``traits`` are the facts that routes ask for, see ``TRAITS``."""
+    """What a file holds. ``traits`` are the facts that routes ask for, see ``TRAITS``.
+
+    ``refusals`` says of each format that these very layers cannot become why not (``Format.refusal``), by its slug.
+    """
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
@@ -127,6 +134,7 @@ class Summary:
     signatures: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()  # what a pickle would import
     traits: frozenset[str] = frozenset()
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def weight_bytes(self) -> int:
@@ -154,7 +162,14 @@ class Summary:
             signatures=tuple(map(str, data.get("signatures", ()))),
             imports=tuple(map(str, data.get("imports", ()))),
             traits=frozenset(map(str, data.get("traits", ()))),
+            refusals=_sentences(data.get("refusals", {})),
         )
+
+
+def _sentences(data: Mapping[str, Any]) -> dict[str, str]:
+    """Slugs of formats with the reasons against them, none longer than people read."""
+    few = list(data.items())[:MOST_REFUSALS]
+    return {str(slug)[:LONGEST_REFUSAL]: str(said)[:LONGEST_REFUSAL] for slug, said in few}
 
 
 # What a converter may require of its source, and the sentence for a source that does not have it.
@@ -177,7 +192,6 @@ FACTS = {
     "half": "it computes in float16 or bfloat16",
     "old-loops": "its loops are those of TensorFlow 1 (Switch, Merge)",
     "old-lists": "its loops are those of TensorFlow 1, around lists of TensorFlow 2",
-    "reset-after": "it has GRU layers with reset_after=True",
 }
 
 
@@ -281,7 +295,9 @@ class Format:
     keeps: which of ``KEPT`` the format can hold, and "graph"; pages say what a route drops.
     refuses: facts about a model (``FACTS``) that keep it from becoming this format, each with a sentence that says why.
     changes: facts about a model that become something else in this format, each with the sentence that says what.
-    layers: the kinds of layers that the format can describe; None where it takes any.
+    refusal: why layers cannot become this format, in a sentence, or "". Asked at inspection with their description and
+        with the Keras 3 model of it, which has shapes but no values, or None where that cannot be built. Says only what
+        is certain.
     tolerance_for: the tolerance under the given options, where it depends on them.
     narrows: dtypes of inputs and outputs that the format does not have, each with the one that it holds instead.
     exact: weights come back bit for bit.
@@ -300,7 +316,7 @@ class Format:
     keeps: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, str] = field(default_factory=dict)
-    layers: frozenset[str] | None = None
+    refusal: Callable[[Node, Any], str] | None = None
     room: Room = Room()
     narrows: Mapping[str, str] = field(default_factory=dict)
     exact: bool = False

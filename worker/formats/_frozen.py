@@ -56,25 +56,10 @@ def built(graph: Graph, batch: int | None = None, variables: bool = False) -> tu
     if batch is not None:
         graph = _batch.with_fixed_lists(graph, batch)
     module = tf.Module()
-    module.kept = _taken_out(graph) if variables else {}
+    module.kept = _graphs.large_constants(graph.definition) if variables else {}
     serve = tf.function(_serving(graph, module.kept), input_signature=_tensor_specs(graph, batch), autograph=False)
     module.serve = serve
     return serve.get_concrete_function(), module
-
-
-LARGE = 2**20  # bytes of a constant that is worth a variable
-
-
-def _taken_out(graph: Graph) -> dict[str, Any]:
-    """The large constants of floating types as variables, by the names of their nodes."""
-    import tensorflow as tf
-
-    found = {}
-    for node in graph.definition.node:
-        tensor = node.attr["value"].tensor if node.op == "Const" else None
-        if tensor is not None and tensor.ByteSize() > LARGE and tf.dtypes.as_dtype(tensor.dtype).is_floating:
-            found[node.name] = tf.Variable(tf.make_ndarray(tensor), trainable=False)
-    return found
 
 
 def plain(path: Path, hop: Hop, wish: Wish = PLAIN) -> Graph:
@@ -126,23 +111,12 @@ def _imported(graph: Graph, tensors: list[Any], values: dict[str, Any]) -> list[
     types = {node.name: node.attr["dtype"].type for node in graph.definition.node if node.op == "Placeholder"}
     edges = {key: tf.cast(value, types.get(key.split(":")[0], value.dtype)) for key, value in fed.items()}
     within = {key: value for key, value in {**edges, **values}.items() if key not in results}
-    body = _without(graph.definition, {key.split(":")[0] for key in within})
+    body = _graphs.without(graph.definition, {key.split(":")[0] for key in within})
     found = tf.graph_util.import_graph_def(body, within, results, name="")
     return [
         tf.cast(edges.get(port.tensor, result), port.spec.dtype)
         for port, result in zip(graph.outputs, found, strict=True)
     ]
-
-
-def _without(definition: Any, names: set[str]) -> Any:
-    """The body alone: placeholders that nobody feeds any more would be left over in what is built."""
-    from tensorflow.core.framework import graph_pb2
-
-    body = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
-    body.node.extend(
-        node for node in definition.node if node.name not in names or node.op not in ("Placeholder", "Const")
-    )
-    return body
 
 
 def note_dropped(names: list[str], hop: Hop) -> None:
@@ -154,14 +128,10 @@ def note_dropped(names: list[str], hop: Hop) -> None:
 def _fold_function(path: Path, scratch: Path, loaded: Loaded, loops: bool) -> Graph:
     """For TensorFlow 2. The function that TensorFlow would build around its constants is not asked for: it costs the
     weights once more in memory, and for loops that TensorFlow 1.15 exported it cannot be built."""
-    from tensorflow.python.framework import convert_to_constants
-
     owner, signature = saved_model.open_signature(path, scratch)
     assert owner  # what the function belongs to must outlive it
-    data = convert_to_constants._FunctionConverterDataInEager(signature, not loops, False)
-    definition, folded = convert_to_constants._replace_variables_by_constants(data)
-    captured = [signature.graph.internal_captures[place].name for place in folded]
-    left = [tensor.name for tensor in signature.inputs if tensor.name not in captured]
+    definition, tensors = folded(signature, loops)
+    left = [tensor.name for tensor in tensors]
     if len(left) != len(loaded.inputs):  # the handles of tables stay inputs
         _graphs.refuse_tables(definition, FINISHED)
     inputs = dict(zip(signature._arg_keywords, left, strict=False))
@@ -171,6 +141,17 @@ def _fold_function(path: Path, scratch: Path, loaded: Loaded, loops: bool) -> Gr
         tuple(Port(inputs[spec.name], spec) for spec in loaded.inputs),
         tuple(Port(outputs[spec.name].name, spec) for spec in loaded.outputs),
     )
+
+
+def folded(function: Any, loops: bool) -> tuple[Any, list[Any]]:
+    """The GraphDef of a concrete function with its calls inlined and its variables as constants, and the inputs that
+    are left; loops stay operations with functions where that is asked for."""
+    from tensorflow.python.framework import convert_to_constants
+
+    data = convert_to_constants._FunctionConverterDataInEager(function, not loops, False)
+    definition, places = convert_to_constants._replace_variables_by_constants(data)
+    captured = {function.graph.internal_captures[place].name for place in places}
+    return definition, [tensor for tensor in function.inputs if tensor.name not in captured]
 
 
 def _fold_session(folder: Path, proto: Any, loaded: Loaded) -> Graph:

@@ -7,6 +7,7 @@ the nodes that compute something nobody else uses, apart from what only training
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ INNER = re.compile(
     r"^(Const|ReadVariableOp|.*HashTable.*|Queue.*|FIFOQueue.*|RandomShuffleQueue.*|Iterator.*|MakeIterator.*|.*Dataset.*"
     r"|(Ref)?(NextIteration|Enter|Exit|Switch|Merge)|LoopCond|StackPush.*|TensorArray(V3)?|TensorArrayClose.*)$"
 )
+LARGE = 2**20  # bytes of a constant that is worth a variable
 LEFT_OVER = re.compile(r"^unused_control_flow_input")  # TensorFlow's own, where it lowered a loop
 ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"})
 TRAINING = re.compile(
@@ -403,19 +405,60 @@ def compute_exactly() -> None:
 
 def callable_of(graph: Graph) -> Callable[[list[Any]], list[Any]]:
     """The graph as a function from tensors to tensors, in the order of its ports."""
+    inputs, outputs = ([port.tensor for port in ports] for ports in (graph.inputs, graph.outputs))
+    return function_of(graph.definition, inputs, outputs).call
+
+
+@dataclass(frozen=True)
+class Function:
+    """A graph as a function of TensorFlow, with what has to live as long as it does."""
+
+    pruned: Any
+    owner: Any
+    variables: dict[str, Any]
+
+    def call(self, tensors: list[Any]) -> list[Any]:
+        results = self.pruned(*tensors)
+        return list(results) if isinstance(results, (list, tuple)) else [results]
+
+
+def function_of(definition: Any, inputs: list[str], outputs: list[str]) -> Function:
+    """The GraphDef between these tensors. Its large constants become variables, on which TensorFlow does not spend
+    seconds when the function is first called."""
     import tensorflow as tf
 
     compute_exactly()
-    v1 = tf.compat.v1
-    owner = v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph.definition, name=""), [])
-    pruned = owner.prune([port.tensor for port in graph.inputs], [port.tensor for port in graph.outputs])
+    variables = large_constants(definition)
 
-    def call(tensors: list[Any]) -> list[Any]:
-        assert owner  # what the pruned function is a part of must outlive it
-        results = pruned(*tensors)
-        return list(results) if isinstance(results, (list, tuple)) else [results]
+    def build() -> None:
+        with tf.name_scope(f"larder_{uuid.uuid4().hex}"):  # no name that the graph has
+            values = {f"{name}:0": variable.read_value() for name, variable in variables.items()}
+        tf.graph_util.import_graph_def(without(definition, set(variables)), values, name="")
 
-    return call
+    owner = tf.compat.v1.wrap_function(build, [])
+    return Function(owner.prune(inputs, outputs), owner, variables)
+
+
+def large_constants(definition: Any) -> dict[str, Any]:
+    """The large constants of floating types as variables, by the names of their nodes."""
+    import tensorflow as tf
+
+    found = {}
+    for node in definition.node:
+        tensor = node.attr["value"].tensor if node.op == "Const" else None
+        if tensor is not None and tensor.ByteSize() > LARGE and tf.dtypes.as_dtype(tensor.dtype).is_floating:
+            found[node.name] = tf.Variable(tf.make_ndarray(tensor), trainable=False)
+    return found
+
+
+def without(definition: Any, names: set[str]) -> Any:
+    """The body alone: placeholders and constants that are fed would be left over in what is built."""
+    from tensorflow.core.framework import graph_pb2
+
+    body = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
+    edges = PLACEHOLDERS | {"Const"}
+    body.node.extend(node for node in definition.node if node.name not in names or node.op not in edges)
+    return body
 
 
 def constants(graph: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from worker import formats
 from worker.errors import LarderError
 from worker.formats import _live, _plan, _rebuild, _registry, _weights
 from worker.formats._architecture import Architecture, Node, input_specs, layers_of, name_of, objects
-from worker.formats._format import LayerRow, Summary
+from worker.formats._format import Format, LayerRow, Summary
 from worker.formats._repairs import RENAMED_CLASSES
 
 
@@ -21,15 +22,29 @@ def summarise(architecture: Architecture, traits: frozenset[str] = frozenset()) 
     try:
         model = _symbolic(architecture)
     except LarderError:
-        return _declared(architecture.root, base)
+        return _declared(architecture.root, base | {"refusals": refusals(architecture.root, None)})
     return Summary(
         inputs=_live.input_specs(model),
         outputs=_live.output_specs(model),
         layers=_live.layer_rows(model),
         parameters=_live.parameter_count(model),
         dtypes=tuple(sorted({str(variable.dtype) for variable in model.weights})),
+        refusals=refusals(architecture.root, model),
         **base,
     )
+
+
+def refusals(root: Node, model: Any) -> dict[str, str]:
+    """What each format says against these layers (``Format.refusal``), by its slug."""
+    asked = {slug: _refusal(item, root, model) for slug, item in formats.formats().items()}
+    return {slug: said for slug, said in asked.items() if said}
+
+
+def _refusal(item: Format, root: Node, model: Any) -> str:
+    try:
+        return item.refusal(root, model) if item.refusal else ""
+    except Exception:  # whatever a strange description meets: what cannot be told now, the conversion tells
+        return ""
 
 
 _CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
@@ -52,8 +67,6 @@ def facts(root: Node) -> frozenset[str]:
     found = {fact for fact, members in _KINDS.items() if kinds & members}
     if any(node["config"].get("dtype") == "string" for node in nodes):
         found.add("strings")
-    if any(node["class_name"] == "GRU" and node["config"].get("reset_after") for node in nodes):
-        found.add("reset-after")
     if any("float16" in str(_policy(node["config"].get("dtype"))) for node in nodes):
         found.add("half")
     if "recurrent" in found and not _has_free_batch(root):

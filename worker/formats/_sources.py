@@ -25,8 +25,9 @@ from worker.formats._repairs import CUDNN
 from worker.formats._weights import LOOKUPS
 from worker.report import Finding, Severity, declare
 
-# Pickles may hold a SavedModel as it is, or arrays without a model: their own converters know
-OTHERWISE = {("pickle", "saved_model"), ("pickle", "safetensors")}
+# Pickles may hold a SavedModel as it is, or arrays without a model: their own converters know. A SavedModel that is
+# written anew would lose its layers, and TensorFlow runs those of any release as they are.
+OTHERWISE = {("pickle", "saved_model"), ("pickle", "safetensors"), ("saved_model", "saved_model")}
 REBUILT = declare(
     "rebuilt",
     Severity.NOTE,
@@ -323,12 +324,15 @@ def _plain(value: Any) -> Any:
 
 
 def converters(write: Writer, target: str, opener: Opener = open_model) -> dict[str, Converter]:
-    """A converter from every Keras source but the target itself: open it as a Keras 3 model, then write."""
+    """A converter from every Keras source: open it as a Keras 3 model, then write.
+
+    From the target itself, too: what an older Keras wrote, and no newer one opens, is written anew.
+    """
     needs = {"saved_model": frozenset({"keras-config"}), "pickle": frozenset({"model-inside", "keras-config"})}
     return {
         source: Converter(_converting(source, target, write, opener), needs.get(source, frozenset()))
         for source in READERS
-        if source != target and (source, target) not in OTHERWISE
+        if (source, target) not in OTHERWISE
     }
 
 

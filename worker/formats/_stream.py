@@ -149,11 +149,19 @@ def _h5_config(model: Any) -> dict[str, Any]:
     return root
 
 
+def read_back_h5(model: Any) -> Any:
+    """The model that Keras builds of its own description in an .h5, with shapes but no values.
+
+    Raises whatever Keras does: it writes some that it cannot open again, without a word.
+    """
+    with _plan.hollow():
+        return _plan.deserialized(_h5_config(model))
+
+
 def _fits_h5(model: Any) -> bool:
-    """Does Keras read its own .h5 of this model? It writes some that it cannot open again, without a word."""
+    """Does Keras read its own .h5 of this model?"""
     try:
-        with _plan.hollow():
-            again = _plan.deserialized(_h5_config(model))
+        again = read_back_h5(model)
     except Exception:  # the living way says what it is about
         return False
     mine, theirs = ([(item.shape, item.dtype) for item in each.weights] for each in (model, again))

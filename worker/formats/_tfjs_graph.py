@@ -106,7 +106,7 @@ def _rewrite_erfc(graph: Any) -> None:
 
 def _optimised(graph: Any, signature: Any, passes: tuple[str, ...]) -> Any:
     """The graph after Grappler's passes, seen from the outputs of the signature."""
-    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
     from tensorflow.python.grappler import tf_optimizer
 
     meta = meta_graph_pb2.MetaGraphDef()
@@ -115,8 +115,11 @@ def _optimised(graph: Any, signature: Any, passes: tuple[str, ...]) -> Any:
     kept = meta.collection_def["train_op"].node_list.value
     kept.extend(output.name.split(":")[0] for output in signature.outputs.values())
     config = config_pb2.ConfigProto()
-    config.graph_options.rewrite_options.optimizers[:] = passes
-    config.graph_options.rewrite_options.min_graph_nodes = -1  # small graphs too
+    options = config.graph_options.rewrite_options
+    options.optimizers[:] = passes
+    options.min_graph_nodes = -1  # small graphs too
+    # What is to run twice is there twice
+    options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
     return tf_optimizer.OptimizeGraph(config, meta)
 
 

@@ -7,7 +7,7 @@ ignores arguments that it does not know, so everything that it would ignore is r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from worker.errors import CorruptFile, UnsupportedOperation
 from worker.formats import _tfjs
 from worker.formats._architecture import NETWORKS, Node, flat_references, is_network, layers_of, name_of, objects, parse
+from worker.formats._rebuild import LEGACY_NAMES
 from worker.formats._regions import Region
 from worker.report import Finding, Severity, declare
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from worker.formats._weights import Rows, Tree
 
     Named = tuple[str, np.ndarray]
+    Promised = tuple[str, Callable[[], np.ndarray]]  # its values are read when it is written
 
 LABEL = "TF.js layers model"
 SPELLING = "2.15.0"  # the last Keras whose configs TensorFlow.js follows
@@ -135,9 +137,12 @@ DROPPED_KEYS = frozenset({"module", "registered_name", "build_config", "compile_
 
 @dataclass
 class Spelling:
-    """A model on its way: what was spelled so far, the weights in that order, and what has to be said."""
+    """A model on its way: what was spelled so far, the weights in that order, and what has to be said.
 
-    weights: list[Named] = field(default_factory=list)
+    Only ``weights`` ask for values, so that a model without any can be spelled to learn what would be refused.
+    """
+
+    weights: list[Promised] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     halves: dict[str, str] = field(default_factory=dict)  # layer -> the dtype it computed in
@@ -266,14 +271,14 @@ class Spelling:
 
     def _normalization(self, layer: Any, node: Node, name: str) -> Node:
         """``(x - mean) / max(sqrt(variance), 1e-7)``: what a BatchNormalization without epsilon computes."""
-        import numpy as np
-
         axis = node["config"]["axis"]
         axes = axis if isinstance(axis, list) else [axis]
         if len(axes) != 1 or axes[0] is None or node["config"].get("invert"):
             raise _refusal("Normalization", f"layer {name} does not normalise along exactly one axis")
-        mean, variance = (np.asarray(value, "float32").reshape(-1) for value in (layer.mean, layer.variance))
-        self.weights += [(f"{name}/moving_mean", mean), (f"{name}/moving_variance", np.maximum(variance, 1e-14))]
+        self.weights += [
+            (f"{name}/moving_mean", partial(_statistic, layer, "mean")),
+            (f"{name}/moving_variance", partial(_statistic, layer, "variance", least=1e-14)),
+        ]
         self.findings.append(NORMALIZATION(layer=name))
         config = {"name": name, "trainable": False, "dtype": "float32", "axis": axes[0], "epsilon": 0.0}
         return {"class_name": "BatchNormalization", "config": config | {"center": False, "scale": False}}
@@ -285,6 +290,21 @@ class Spelling:
             raise _refusal(inner["class_name"], f"it is inside of the wrapper {name}")
         spelled = self._config(inner["class_name"], inner["config"], f"{name}/{name_of(inner)}")
         return {"class_name": inner["class_name"], "config": spelled}
+
+
+def _statistic(layer: Any, name: str, least: float | None = None) -> np.ndarray:
+    """What a Normalization computes with, in one row; nowhere below ``least``."""
+    import numpy as np
+
+    values = np.asarray(getattr(layer, name), "float32").reshape(-1)
+    return values if least is None else np.maximum(values, least)
+
+
+def refuse_strange(root: Node) -> None:
+    """Raise UnsupportedOperation for layers that are of no known kind, where the model itself cannot be built."""
+    kinds = {str(node["class_name"]) for node in layers_of(root)}
+    if strange := sorted(kinds - KNOWN - LEGACY_NAMES):
+        raise _refusal(", ".join(strange), "TensorFlow.js has no such layers")
 
 
 def _is_masked(layer: Any) -> bool:
@@ -408,7 +428,7 @@ SPECIAL = {
 }
 
 
-def _weights(layer: Any, kind: str, config: dict[str, Any], name: str) -> Iterator[Named]:
+def _weights(layer: Any, kind: str, config: dict[str, Any], name: str) -> Iterator[Promised]:
     """The weights of a layer under the names that TensorFlow.js gives them."""
     import numpy as np
 
@@ -421,7 +441,7 @@ def _weights(layer: Any, kind: str, config: dict[str, Any], name: str) -> Iterat
     for variable in layer.weights:
         own = str(variable.path).split("/")[-1]
         own = "depthwise_kernel" if inside == "DepthwiseConv2D" and own == "kernel" else own
-        yield f"{name}/{own}", np.asarray(variable)
+        yield f"{name}/{own}", partial(np.asarray, variable)
 
 
 def topology(spelled: Node) -> dict[str, Any]:

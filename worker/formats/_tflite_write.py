@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from worker.formats._format import Arrays
 
 LABEL = "TensorFlow Lite"
+SIGNATURE = "serving_default"
 CALIBRATED_ON_DRAWS = declare(
     "calibrated-on-draws",
     Severity.WARNING,
@@ -171,8 +173,7 @@ class _Job:
     def _run(self, batch: int | None, precision: str, *operations: str) -> bytes:
         import tensorflow as tf
 
-        function, module = built(self.graph, batch, variables=True)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        converter = self._converter(batch)
         if precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision == "float16":
@@ -185,9 +186,20 @@ class _Job:
         try:
             with warnings.catch_warnings():  # it measures ranges with an interpreter that it calls deprecated
                 warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter", UserWarning)
-                return bytes(converter.convert())
+                return _converted(converter)
         except Exception as error:  # MLIR reports everything through one private exception type
             raise _refusal(error) from error
+
+    def _converter(self, batch: int | None) -> Any:
+        """The converter of a SavedModel with the graph's large constants as variables."""
+        import tensorflow as tf
+        from tensorflow.lite.python.lite import TFLiteSavedModelConverterV2
+
+        function, module = built(self.graph, batch, variables=True)
+        folder = self.hop.scratch / "tflite-source"
+        shutil.rmtree(folder, ignore_errors=True)
+        tf.saved_model.save(module, str(folder), {SIGNATURE: function})
+        return TFLiteSavedModelConverterV2(str(folder), {"serve"}, [SIGNATURE])
 
     def _calibration(self) -> list[Arrays]:
         """One row at a time: people's samples, or rows made from the signature, which is said."""
@@ -215,6 +227,13 @@ class _Job:
         if any(first[name].tobytes() != second[name].tobytes() for name in first):
             problem = "two runs of the result on one input do not agree"
             raise ConverterFailed(target=LABEL, doing="Converting to TensorFlow Lite", problem=problem)
+
+
+def _converted(converter: Any) -> bytes:
+    """What ``converter.convert()`` does, without loading the model once more for its debugging information, and
+    without taking the result apart to add what the conversion was called."""
+    graph, _, _ = converter._load_saved_model(converter.saved_model_dir, converter._saved_model_tags)
+    return bytes(converter._convert_from_saved_model(graph))
 
 
 def _refusal(error: Exception) -> ConverterFailed | UnsupportedOperation:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from worker.errors import UnsupportedOperation
-from worker.formats import _masks, _sniff, _sources
+from worker.formats import _masks, _sniff, _sources, _stream
+from worker.formats._architecture import Node
 from worker.formats._format import Format, Hop
 from worker.formats._optimizer import COMPILE_DROPPED
 
 LABEL = "HDF5 model"
+UNKNOWN = re.compile(r"Unknown layer: '([^']+)'")
 
 
 def write(model: Any, target: Path, hop: Hop) -> None:
@@ -25,7 +27,7 @@ def write(model: Any, target: Path, hop: Hop) -> None:
         _drop_state(result)
         again = _read_back(result, hop)
     except Exception as error:  # Keras raises whatever its old reader and writer meet
-        raise UnsupportedOperation(target=LABEL, operation=_operation(model, error), problem=_problem(error)) from error
+        raise _refused(model, error) from error
     if len(again.weights) != len(model.weights):
         problem = f"Keras reads {len(again.weights)} of {len(model.weights)} weights back"
         raise UnsupportedOperation(target=LABEL, operation="this model", problem=problem)
@@ -67,15 +69,34 @@ def _drop_state(path: Path) -> None:
             del file["optimizer_weights"]
 
 
-def _operation(model: Any, error: Exception) -> str:
+def refusal(root: Node, model: Any) -> str:
+    """Operations between the layers that Keras writes into an .h5 and does not know again when it reads that."""
+    if model is None or not _operations(model):
+        return ""
+    try:
+        _stream.read_back_h5(model)
+    except Exception as error:  # whatever the old reader meets; what it says in other words is not certain
+        return _refused(model, error).message if UNKNOWN.search(str(error)) else ""
+    return ""
+
+
+def _refused(model: Any, error: Exception) -> UnsupportedOperation:
     """What the file cannot hold: the class that Keras names, else the operations between the layers."""
+    found = UNKNOWN.search(str(error))
+    if found:
+        problem = "Keras would write it there and not know it again; take the Keras format"
+        return UnsupportedOperation(target=LABEL, operation=found[1], problem=problem)
+    operation = ", ".join(_operations(model)[:5]) or "this model"
+    return UnsupportedOperation(target=LABEL, operation=operation, problem=_problem(error))
+
+
+def _operations(model: Any) -> list[str]:
+    """The operations between the layers, also in models inside of this one."""
     import keras
 
-    found = re.search(r"Unknown layer: '([^']+)'", str(error))
-    if found:
-        return found[1]
+    inner = [item for item in getattr(model, "operations", []) if isinstance(item, keras.Model)]
     plain = [item.name for item in getattr(model, "operations", []) if not isinstance(item, keras.layers.Layer)]
-    return ", ".join(plain[:5]) or "this model"
+    return plain + [name for item in inner for name in _operations(item)]
 
 
 def _problem(error: Exception) -> str:
@@ -91,6 +112,7 @@ FORMAT = Format(
     load=_sources.load("h5"),
     converts_from=_sources.converters(write, "h5", _sources.open_compiled),
     keeps=frozenset({"architecture", "weights", "training", "compile"}),
+    refusal=refusal,
     exact=True,
     snippet="""import keras
 

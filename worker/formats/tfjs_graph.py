@@ -14,7 +14,7 @@ from worker import archive
 from worker.errors import ConverterFailed, ModelError
 from worker.formats import _graphs, _tfjs, _tfjs_graph
 from worker.formats._format import Converter, Format, Hop, Loaded, Room, Sample, Summary, TensorSpec
-from worker.formats._frozen import Wish, frozen
+from worker.formats._frozen import Wish, built, folded, plain
 from worker.formats._live import feed, fetch
 from worker.formats._saved_model import spec_of
 
@@ -108,7 +108,7 @@ def load(path: Path, scratch: Path) -> Loaded:
     function, inputs, outputs, arrays = _function(path, scratch)
 
     def run(given: Arrays) -> Arrays:
-        results = function(*[feed(given[spec.name], spec.dtype) for spec in inputs])
+        results = function.call([feed(given[spec.name], spec.dtype) for spec in inputs])
         return {spec.name: fetch(result) for spec, result in zip(outputs, results, strict=True)}
 
     def weights() -> Iterator[tuple[str, np.ndarray]]:
@@ -119,7 +119,7 @@ def load(path: Path, scratch: Path) -> Loaded:
 
 def _function(
     path: Path, scratch: Path
-) -> tuple[Any, tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, np.ndarray]]:
+) -> tuple[_graphs.Function, tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, np.ndarray]]:
     package = _tfjs.read(path, scratch / "tfjs_graph-source")
     if (package.root.get("modelInitializer") or {}).get("node"):
         raise ModelError(problem="it fills lookup tables when it starts, which is not read back")
@@ -129,19 +129,19 @@ def _function(
     _tfjs_graph.put_constants(graph, arrays)
     graph = _tfjs_graph.with_unique_functions(graph)
     function = _imported(graph, [tensor for tensor, _ in inputs.values()], [tensor for tensor, _ in outputs.values()])
-    found = tuple(_traced(spec, tensor) for (_, spec), tensor in zip(outputs.values(), function.outputs, strict=True))
+    traced = zip(outputs.values(), function.pruned.outputs, strict=True)
+    found = tuple(_traced(spec, tensor) for (_, spec), tensor in traced)
     return function, tuple(spec for _, spec in inputs.values()), found, arrays
 
 
-def _imported(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
+def _imported(graph: Any, inputs: list[str], outputs: list[str]) -> _graphs.Function:
     """The graph as a function of its inputs, in order, that gives its outputs as a list."""
-    import tensorflow as tf
+    from tensorflow import errors
 
     try:
         plain = _tfjs_graph.as_tensorflow(graph)
-        wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(plain, name=""), [])
-        return wrapped.prune([_tensor(name) for name in inputs], [_tensor(name) for name in outputs])
-    except (ValueError, LookupError, TypeError, tf.errors.OpError) as error:
+        return _graphs.function_of(plain, [_tensor(name) for name in inputs], [_tensor(name) for name in outputs])
+    except (ValueError, LookupError, TypeError, errors.OpError) as error:
         raise ModelError(problem=f"its graph does not load in TensorFlow ({str(error)[:300]})") from error
 
 
@@ -160,8 +160,9 @@ def _traced(spec: TensorSpec, tensor: Any) -> TensorSpec:
 
 def from_saved_model(source: Path, target: Path, hop: Hop) -> None:
     """Freeze the signature, optimise it as the official converter does, and take its constants apart."""
-    function, _module = frozen(source, hop, Wish(single=True, loops=True))
+    function, module = built(plain(source, hop, Wish(single=True, loops=True)), variables=True)
     graph, signature = _flat(function)
+    assert module  # it owned the weights until now
     hop.add(*_tfjs.note_int32(_specs(function)))
     try:
         graph = _tfjs_graph.prepared(graph, signature)
@@ -175,22 +176,19 @@ def from_saved_model(source: Path, target: Path, hop: Hop) -> None:
 def _flat(function: Any) -> tuple[Any, Any]:
     """The GraphDef of a function without calls of other functions, and its signature under the interface's names."""
     from tensorflow.core.protobuf import meta_graph_pb2
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    flat = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    definition, inputs = folded(function, loops=True)
     signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
-    given = [tensor.name.split(":")[0] for tensor in function.inputs]
-    for names, infos, tensors in (
-        (given, signature.inputs, flat.inputs),
-        (sorted(function.structured_outputs), signature.outputs, flat.outputs),
-    ):
-        for name, tensor in zip(names, tensors, strict=True):
-            infos[name].CopyFrom(_info(tensor))
-    return flat.graph.as_graph_def(), signature
+    for tensor in inputs:
+        signature.inputs[tensor.name.split(":")[0]].CopyFrom(_info(tensor))
+    for name, tensor in zip(sorted(function.structured_outputs), function.outputs, strict=True):
+        signature.outputs[name].CopyFrom(_info(tensor))
+    return definition, signature
 
 
 def _specs(function: Any) -> list[TensorSpec]:
-    named = [*((tensor.name.split(":")[0], tensor) for tensor in function.inputs), *function.structured_outputs.items()]
+    inputs = function.structured_input_signature[0]
+    named = [*((spec.name, spec) for spec in inputs), *function.structured_outputs.items()]
     return [TensorSpec(name, None, tensor.dtype.name) for name, tensor in named]
 
 
@@ -216,16 +214,17 @@ def _root(graph: Any, signature: Any) -> dict[str, Any]:
 
 
 def to_saved_model(source: Path, target: Path, hop: Hop) -> None:
-    """One ``serving_default`` with the names of the signature; the weights stay constants of its graph."""
+    """One ``serving_default`` with the names of the signature; small weights stay constants of its graph."""
     import tensorflow as tf
 
     function, inputs, outputs, _ = _function(source, hop.scratch)
 
     def serve(*tensors: Any) -> dict[str, Any]:
-        results = function(*tensors)
+        results = function.call(list(tensors))
         return dict(zip([spec.name for spec in outputs], results, strict=True))
 
     module = tf.Module()
+    module.kept = function.variables
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in inputs]
     module.serve = tf.function(serve, input_signature=specs, autograph=False)
     folder = hop.scratch / "result-saved-model"
@@ -250,7 +249,7 @@ FORMAT = Format(
         "old-loops": "TensorFlow.js does not run the loops of TensorFlow 1 (Switch, Merge).",
     },
     changes={"half": "TensorFlow.js has no float16: it computes in float32."},
-    room=Room(limit=2 * GIB, memory=24.0),
+    room=Room(limit=2 * GIB, memory=20.0),
     snippet="""// npm install @tensorflow/tfjs-core @tensorflow/tfjs-converter @tensorflow/tfjs-backend-cpu
 // Unpack "{file}" into the folder "model", and serve it beside the page.
 import "@tensorflow/tfjs-backend-cpu";

@@ -9,7 +9,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from worker.errors import UnsupportedOperation
 from worker.formats import _live, _sources, _tfjs, _tfjs_layers
+from worker.formats._architecture import Node
 from worker.formats._format import Format, Hop, Loaded, Room, Sample
 
 LABEL = _tfjs_layers.LABEL
@@ -26,7 +28,8 @@ def write(model: Any, target: Path, hop: Hop) -> None:
 
     spelling = _tfjs_layers.Spelling()
     spelled = spelling.model(model)
-    hop.add(*spelling.findings, *_tfjs.note_rounded(array.dtype.name for _, array in spelling.weights))
+    arrays = [(name, read()) for name, read in spelling.weights]
+    hop.add(*spelling.findings, *_tfjs.note_rounded(array.dtype.name for _, array in arrays))
     hop.add(*_tfjs.note_int32((*_live.input_specs(model), *_live.output_specs(model))))
     root = {
         "format": "layers-model",
@@ -34,8 +37,20 @@ def write(model: Any, target: Path, hop: Hop) -> None:
         "convertedBy": _tfjs.WRITER,
         "modelTopology": _tfjs_layers.topology(spelled),
     }
-    weights = ((name, _tfjs.narrowed(array, name)) for name, array in spelling.weights)
+    weights = ((name, _tfjs.narrowed(array, name)) for name, array in arrays)
     _tfjs.write(root, weights, target, hop.scratch)
+
+
+def refusal(root: Node, model: Any) -> str:
+    """What ``write`` would refuse of these layers, by spelling them without their values."""
+    try:
+        if model is None:
+            _tfjs_layers.refuse_strange(root)
+        else:
+            _tfjs_layers.Spelling().model(model)
+    except UnsupportedOperation as error:
+        return error.message
+    return ""
 
 
 def load(path: Path, scratch: Path) -> Loaded:
@@ -53,12 +68,11 @@ FORMAT = Format(
     converts_from=_sources.converters(write, "tfjs_layers"),
     keeps=frozenset({"architecture", "weights", "training"}),
     refuses={
-        "reset-after": "TensorFlow.js has no GRU with reset_after=True; build it with reset_after=False.",
         "strings": "TensorFlow.js has no layers for text; prepare the text before the model.",
         "tables": "TensorFlow.js has no layers that look words up; do that before the model.",
     },
     changes={"half": "TensorFlow.js has no float16: it computes in float32."},
-    layers=_tfjs_layers.KNOWN,
+    refusal=refusal,
     room=Room(memory=4.0),
     narrows={
         **dict.fromkeys(("int64", "uint8"), "int32"),

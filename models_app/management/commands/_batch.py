@@ -92,9 +92,9 @@ class Model:
         made.mkdir(mode=0o700)
         return made
 
-    def examine(self) -> pipeline.Inspection:
-        """Inspect it, and note the findings in the row."""
-        folder = self.folder("inspect")
+    def examine(self, load: bool = True) -> pipeline.Inspection:
+        """Inspect it, and note the findings in the row; whether it loads too, unless a conversion will tell."""
+        folder = self.folder("inspect" if load else "structure")
         inspection = pipeline.inspect(
             self.zygote,
             self.bundle.path,
@@ -103,8 +103,9 @@ class Model:
             limits(),
             custom_code=self.custom_code,
             name=self.bundle.name,
+            load=load,
         )
-        self.row.findings += inspection.findings
+        self.row.findings += [finding for finding in inspection.findings if finding not in self.row.findings]
         return inspection
 
 

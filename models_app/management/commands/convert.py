@@ -21,6 +21,7 @@ from models_app.management.commands._batch import (
 )
 from worker import archive, formats, pipeline
 from worker.errors import CustomCode, LambdaRefused, LarderError, VerificationError
+from worker.formats._format import Summary
 from worker.report import Severity, Verdict
 
 
@@ -58,12 +59,30 @@ class Command(BaseCommand):
 
 
 def _convert(model: Model, options: dict[str, Any], samples: Path | None) -> pipeline.Result:
-    inspection = model.examine()
-    if inspection.error and not isinstance(inspection.error, (CustomCode, LambdaRefused)):
-        raise inspection.error
+    """The conversion tells whether the model loads; only where something is amiss is it loaded alone, to say why."""
+    summary = model.examine(load=False).summary
+    try:
+        result = _converted(model, summary, options, samples)
+    except pipeline.OUT_OF_BOUNDS:
+        raise
+    except LarderError:
+        _require_loading(model)
+        raise
+    if result.report.verdict is Verdict.NOT_PROVABLE:
+        _require_loading(model)
+    return result
+
+
+def _require_loading(model: Model) -> None:
+    error = model.examine().error
+    if error and not isinstance(error, (CustomCode, LambdaRefused)):
+        raise error
+
+
+def _converted(model: Model, summary: Summary, options: dict[str, Any], samples: Path | None) -> pipeline.Result:
     result = pipeline.convert(
         model.zygote,
-        pipeline.Source(model.bundle.path, model.slug, inspection.summary, model.bundle.name),
+        pipeline.Source(model.bundle.path, model.slug, summary, model.bundle.name),
         str(model.row.target),
         options,
         model.folder("convert"),

@@ -25,7 +25,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         known = formats.formats()
-        pairs = [_pair(source, target) for source in known for target in known if source != target]
+        pairs = [_pair(source, target) for source in known for target in known]
         if options["json"]:
             rows = [_row(item, pairs) for item in known.values()]
             self.stdout.write(json.dumps({"formats": rows, "pairs": pairs}, indent=2))

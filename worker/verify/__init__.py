@@ -1,0 +1,28 @@
+"""Does the result compute what the source computes? How values are handed on, and the judgement of what both answered.
+
+A verdict has parts, and each is a Check that is shown: load, names, shapes, dtypes, weights, values. A check that
+could not be made has ``passed`` None, and without values nothing is called verified.
+"""
+
+from worker.verify.draws import Array, Arrays, load_draws, save_draws
+from worker.verify.interface import pair
+from worker.verify.judgement import Judgement, judge, not_run, not_shown
+from worker.verify.seen import Digest, Seen, Terms
+from worker.verify.values import Difference, measure
+
+__all__ = [
+    "Array",
+    "Arrays",
+    "Difference",
+    "Digest",
+    "Judgement",
+    "Seen",
+    "Terms",
+    "judge",
+    "load_draws",
+    "measure",
+    "not_run",
+    "not_shown",
+    "pair",
+    "save_draws",
+]

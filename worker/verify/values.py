@@ -1,0 +1,114 @@
+"""How far the answers of two models lie apart, on the same inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from worker.formats._format import Tolerance
+from worker.report import Check
+from worker.verify.draws import Array
+from worker.verify.interface import pair, show
+from worker.verify.seen import Seen, Terms
+
+
+def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
+    names = pair(source.outputs, result.outputs)
+    if names is None or not source.values or len(source.values) != len(result.values):
+        return Check("values", None, "The values could not be compared.")
+    compared = [
+        _worst(
+            old, [measure(a[old], b[new], terms.tolerance) for a, b in zip(source.values, result.values, strict=True)]
+        )
+        for old, new in names.items()
+    ]
+    wrong = [difference for difference in compared if difference.problem]
+    data = {"outputs": [asdict(difference) for difference in compared], "draws": len(source.values)}
+    if wrong:
+        listed = "; ".join(f"{difference.output}: {difference.problem}" for difference in wrong)
+        return Check("values", False, f"The values differ: {listed}.", data)
+    largest = max((difference.max_abs for difference in compared), default=0.0)
+    much = f"differ by at most {largest:.2g}" if largest else "are exactly the same"
+    if largest and terms.is_coarse:
+        share = max(difference.max_rel for difference in compared)
+        much += f", {share:.1%} of the largest value of its output, where {terms.tolerance.rtol:.1%} is allowed"
+    sentence = f"On {len(source.values)} sets of inputs the values {much}."
+    return Check("values", True, sentence, data)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one output lies from the source's. ``max_rel`` is relative to the output's largest magnitude."""
+
+    output: str = ""
+    problem: str = ""  # empty where it is within the tolerance
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    cosine: float | None = None
+    top1: float | None = None  # the share of rows whose largest column is the same; for two dimensions
+
+
+def _worst(output: str, draws: Sequence[Difference]) -> Difference:
+    cosines = [draw.cosine for draw in draws if draw.cosine is not None]
+    top1 = [draw.top1 for draw in draws if draw.top1 is not None]
+    return Difference(
+        output=output,
+        problem=next((draw.problem for draw in draws if draw.problem), ""),
+        max_abs=max(draw.max_abs for draw in draws),
+        max_rel=max(draw.max_rel for draw in draws),
+        cosine=min(cosines, default=None),
+        top1=sum(top1) / len(top1) if top1 else None,
+    )
+
+
+def measure(reference: Array, got: Array, tolerance: Tolerance) -> Difference:
+    """Compare one output of one draw: shapes, then exactly for text, integers and booleans, else within tolerance."""
+    if reference.shape != got.shape:
+        return Difference(problem=f"the shape is {show(got.shape)} instead of {show(reference.shape)}")
+    if reference.dtype.kind not in "fc" or got.dtype.kind not in "fc":
+        return _measure_exactly(reference, got)
+    a, b = _wide(reference), _wide(got)
+    finite = np.isfinite(a)
+    if not (np.array_equal(finite, np.isfinite(b)) and np.array_equal(a[~finite], b[~finite], equal_nan=True)):
+        return Difference(problem="not-a-number or infinity stands in other places")
+    return _measure_finite(a, b, tolerance)
+
+
+def _wide(array: Array) -> Array:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _measure_exactly(reference: Array, got: Array) -> Difference:
+    if (reference.dtype.kind in "SU") != (got.dtype.kind in "SU"):
+        return Difference(problem="text became numbers, or numbers text")
+    unequal = int((reference != got).sum())
+    return Difference(problem=f"{unequal} of {reference.size} values are not equal" if unequal else "")
+
+
+def _measure_finite(a: Array, b: Array, tolerance: Tolerance) -> Difference:
+    finite = np.isfinite(a)
+    gap = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    scale = float(np.abs(a[finite]).max(initial=0.0))
+    allowed = tolerance.atol + tolerance.rtol * scale
+    problem = f"they differ by up to {gap:.2g}, and {allowed:.2g} is allowed" if gap > allowed else ""
+    return Difference(
+        problem=problem,
+        max_abs=gap,
+        max_rel=gap / scale if scale else 0.0,
+        cosine=_cosine(a[finite], b[finite]),
+        top1=_top1(a, b),
+    )
+
+
+def _cosine(a: Array, b: Array) -> float | None:
+    length = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return float(np.real(np.vdot(a, b))) / length if length and math.isfinite(length) else None
+
+
+def _top1(a: Array, b: Array) -> float | None:
+    if a.ndim != 2 or a.shape[1] < 2 or a.dtype.kind == "c" or not a.shape[0]:
+        return None
+    return float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
