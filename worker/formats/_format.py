@@ -6,7 +6,7 @@ Nothing here imports TensorFlow, NumPy or h5py: the web process reads labels, su
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,6 +215,24 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Variable:
+    """A weight tensor of an open model that can be given other values, to try out whether a fault in it would show.
+
+    ``name`` is unique in the model; ``layer`` is what people call the place that it belongs to.
+    """
+
+    name: str
+    layer: str
+    read: Callable[[], np.ndarray]
+    assign: Callable[[np.ndarray], None]
+
+
+def no_variables() -> Sequence[Variable]:
+    """Those of a model whose weights cannot be changed while it is open."""
+    return ()
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A model that was opened in a job. Arrays are NumPy; string tensors are arrays of dtype ``S`` or ``U``.
 
@@ -222,6 +240,10 @@ class Loaded:
     ``weights`` yields (name, array) for every variable, in the file's own order, without optimizer variables.
     ``architecture`` is a digest of the layers and their connections where the model is too large to be run for a proof:
     two files with the same one and the same weights are the same model.
+    ``variables`` are the weights that can be changed while the model is open.
+    ``inner`` yields (name, array) for the inner tensors that one call computes, in the order in which they are computed;
+    None where the library does not show them.
+    ``exact`` is ``run`` in float64, with float64 outputs; None where the library cannot compute in it.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -230,6 +252,9 @@ class Loaded:
     weights: Callable[[], Iterator[tuple[str, np.ndarray]]]
     findings: tuple[Finding, ...] = ()
     architecture: str = ""
+    variables: Callable[[], Sequence[Variable]] = no_variables
+    inner: Callable[[Arrays], Iterator[tuple[str, np.ndarray]]] | None = None
+    exact: Callable[[Arrays], Arrays] | None = None
 
 
 def no_weights() -> Iterator[tuple[str, np.ndarray]]:
