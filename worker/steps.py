@@ -75,6 +75,30 @@ def convert(arguments: Json, progress: Progress) -> Json:
     return {"findings": _plain_findings(hop.findings), "versions": versions(source, goal), "probe": probe}
 
 
+def probe(arguments: Json, progress: Progress) -> Json:
+    """``{path, format, probe, custom_code?}`` → ``{probe, versions}``: what ``convert`` tells about its source, for a
+    result that is there already."""
+    item = formats.get(arguments["format"])
+    _run_custom_code(arguments)
+    return {"probe": _probe(Path(arguments["path"]), item, arguments, progress), "versions": versions(item)}
+
+
+def exact(arguments: Json, progress: Progress) -> Json:
+    """``{path, format, inputs, outputs, custom_code?}`` → ``{found}``: the source's answers in float64, on draws that it
+    has answered in its own precision; nothing is written where the library cannot compute so."""
+    loaded = _load(Path(arguments["path"]), formats.get(arguments["format"]), arguments, progress)
+    if loaded is None or loaded.exact is None:
+        return {"found": False}
+    progress("running the source in float64")
+    draws = verify.load_draws(Path(arguments["inputs"]))
+    try:
+        answers = [loaded.exact(draw) for draw in draws]
+    except Exception:  # a kernel that has no float64: then the rounding stays unknown, which is no fault of the model
+        return {"found": False}
+    verify.save_draws(Path(arguments["outputs"]), answers)
+    return {"found": True}
+
+
 def run(arguments: Json, progress: Progress) -> Json:
     """``{path, format, specs, inputs, outputs, custom_code?}`` → ``{inputs, outputs, weights, findings}``.
 
@@ -110,6 +134,8 @@ def sample(arguments: Json, progress: Progress) -> Json:
 STEPS: dict[str, Callable[[Json, Progress], Json]] = {
     "inspect": inspect,
     "convert": convert,
+    "probe": probe,
+    "exact": exact,
     "run": run,
     "sample": sample,
 }

@@ -59,7 +59,7 @@ def test_it_works(dense: Path, out: Path) -> None:
     assert (row["source"], row["format"], row["target"], row["route"]) == (str(dense), "keras", "h5", ["keras", "h5"])
     assert row["verdict"] == "verified"
     assert {check["name"]: check["passed"] for check in row["checks"]} == dict.fromkeys(
-        ["load", "names", "shapes", "dtypes", "weights", "values"], True
+        ["load", "names", "shapes", "dtypes", "weights", "steady", "values"], True
     )
     assert row["error"] is None
     assert row["output"] == str(out / "dense.h5")

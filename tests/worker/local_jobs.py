@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 from worker import steps
 from worker.errors import Canceled, LarderError, from_json
 from worker.sandbox.limits import Limits
+
+
+ONE_AT_A_TIME = threading.Lock()  # a process has one current folder
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class LocalJobs:
         self.asked.append((step, [path.name for path in read]))
         if canceled():
             raise Canceled
-        with contextlib.chdir(folder):
+        with ONE_AT_A_TIME, contextlib.chdir(folder):
             try:
                 value = steps.STEPS[step](json.loads(json.dumps(arguments)), progress)
             except LarderError as error:

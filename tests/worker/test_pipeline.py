@@ -81,7 +81,9 @@ def test_it_works(tmp_path: Path) -> None:
     report = result.report
     assert report.verdict is Verdict.VERIFIED
     assert report.route == ("a", "b")
-    assert named(report.checks) == dict.fromkeys(["load", "names", "shapes", "dtypes", "weights", "values"], True)
+    assert named(report.checks) == dict.fromkeys(
+        ["load", "names", "shapes", "dtypes", "weights", "steady", "values"], True
+    )
     assert [finding.code for finding in report.findings] == ["toy-copied", "toy-loaded"]
     assert {"python", "tensorflow", "keras"} <= set(report.versions)
     assert report.seconds >= 0
@@ -94,7 +96,7 @@ def test_every_step_of_a_route_is_a_job_and_the_result_runs_alone(tmp_path: Path
     stages: list[str] = []
     report = convert(tmp_path, "loose", jobs, stage=stages.append).report
     assert report.route == ("a", "b", "c", "loose")
-    assert [step for step, _ in jobs.asked] == ["convert", "convert", "convert", "run"]
+    assert [step for step, _ in jobs.asked] == ["convert", "convert", "convert", "run", "run"]
     assert jobs.asked[-1][1] == ["result.toy", "inputs.npz"]
     assert stages[:3] == ["converting to B, 1 of 3", "converting to C, 2 of 3", "converting to Loose, 3 of 3"]
     assert report.verdict is Verdict.VERIFIED  # by the tolerance of the loosest step

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -380,18 +380,28 @@ def part_for(graph: Any, names: Iterable[str], fed: Iterable[str] = ()) -> Any:
 
 def loaded(graph: Graph, findings: tuple[Finding, ...] = ()) -> Loaded:
     """The graph behind the contract of ``load``. Its constants are its weights."""
-    function = callable_of(graph)
+    from worker.formats import _double, _graph_variables, _inner_graphs
+
+    tensors = [[port.tensor for port in ports] for ports in (graph.inputs, graph.outputs)]
+    function = function_of(graph.definition, *tensors)
 
     def run(arrays: Arrays) -> Arrays:
-        fed = [_live.feed(arrays[port.spec.name], port.spec.dtype) for port in graph.inputs]
-        return {port.spec.name: _live.fetch(result) for port, result in zip(graph.outputs, function(fed), strict=True)}
+        results = function.call([_live.feed(arrays[port.spec.name], port.spec.dtype) for port in graph.inputs])
+        return {port.spec.name: _live.fetch(result) for port, result in zip(graph.outputs, results, strict=True)}
 
-    return Loaded(
-        tuple(port.spec for port in graph.inputs),
-        tuple(port.spec for port in graph.outputs),
-        run,
-        lambda: constants(graph.definition),
-        findings,
+    return _graph_variables.with_variables(
+        Loaded(
+            tuple(port.spec for port in graph.inputs),
+            tuple(port.spec for port in graph.outputs),
+            run,
+            lambda: constants(graph.definition),
+            findings,
+            inner=lambda arrays: _inner_graphs.of_graph(graph, arrays),
+            exact=lambda arrays: _double.run(graph, arrays),
+        ),
+        graph.definition,
+        *tensors,
+        function.variables,
     )
 
 
@@ -403,12 +413,6 @@ def compute_exactly() -> None:
     tf.config.optimizer.set_experimental_options({"remapping": False})
 
 
-def callable_of(graph: Graph) -> Callable[[list[Any]], list[Any]]:
-    """The graph as a function from tensors to tensors, in the order of its ports."""
-    inputs, outputs = ([port.tensor for port in ports] for ports in (graph.inputs, graph.outputs))
-    return function_of(graph.definition, inputs, outputs).call
-
-
 @dataclass(frozen=True)
 class Function:
     """A graph as a function of TensorFlow, with what has to live as long as it does."""
@@ -416,19 +420,24 @@ class Function:
     pruned: Any
     owner: Any
     variables: dict[str, Any]
+    fed: list[str]  # the tensors of the graph that it takes
+    given: list[str]  # those that it gives
+    definition: Any
 
     def call(self, tensors: list[Any]) -> list[Any]:
         results = self.pruned(*tensors)
         return list(results) if isinstance(results, (list, tuple)) else [results]
 
 
-def function_of(definition: Any, inputs: list[str], outputs: list[str]) -> Function:
+def function_of(
+    definition: Any, inputs: list[str], outputs: list[str], variables: dict[str, Any] | None = None
+) -> Function:
     """The GraphDef between these tensors. Its large constants become variables, on which TensorFlow does not spend
-    seconds when the function is first called."""
+    seconds when the function is first called; or those constants do that there are ``variables`` for already."""
     import tensorflow as tf
 
     compute_exactly()
-    variables = large_constants(definition)
+    variables = large_constants(definition) if variables is None else variables
 
     def build() -> None:
         with tf.name_scope(f"larder_{uuid.uuid4().hex}"):  # no name that the graph has
@@ -436,17 +445,20 @@ def function_of(definition: Any, inputs: list[str], outputs: list[str]) -> Funct
         tf.graph_util.import_graph_def(without(definition, set(variables)), values, name="")
 
     owner = tf.compat.v1.wrap_function(build, [])
-    return Function(owner.prune(inputs, outputs), owner, variables)
+    return Function(owner.prune(inputs, outputs), owner, variables, inputs, outputs, definition)
 
 
-def large_constants(definition: Any) -> dict[str, Any]:
-    """The large constants of floating types as variables, by the names of their nodes."""
+def large_constants(definition: Any, least: int = LARGE, known: Collection[str] = ()) -> dict[str, Any]:
+    """The constants of floating types with dimensions and more than ``least`` bytes as variables, by the names of their
+    nodes; without those that are ``known``."""
     import tensorflow as tf
 
     found = {}
     for node in definition.node:
-        tensor = node.attr["value"].tensor if node.op == "Const" else None
-        if tensor is not None and tensor.ByteSize() > LARGE and tf.dtypes.as_dtype(tensor.dtype).is_floating:
+        tensor = node.attr["value"].tensor if node.op == "Const" and node.name not in known else None
+        if tensor is None or not tensor.tensor_shape.dim or tensor.ByteSize() <= least:
+            continue
+        if tf.dtypes.as_dtype(tensor.dtype).is_floating:
             found[node.name] = tf.Variable(tf.make_ndarray(tensor), trainable=False)
     return found
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.errors import ModelError
 from worker.formats._format import LayerRow, Loaded, TensorSpec
+from worker.formats._implied_layers import implied_by_layers
 from worker.formats._repairs import clean_name
 
 if TYPE_CHECKING:
@@ -14,18 +15,38 @@ if TYPE_CHECKING:
 
     from worker.formats._format import Arrays
 
-# Layers that hand integers on unchanged on their way to an embedding.
-_PASSING = frozenset({"InputLayer", "Reshape", "Flatten", "Masking", "Identity", "Dropout", "Permute", "RepeatVector"})
-
 
 def loaded(model: Any) -> Loaded:
     """The model behind the contract that every format's ``load`` keeps."""
+    from worker.formats import _inner_live, _live_variables
+
     inputs, outputs = input_specs(model), output_specs(model)
 
     def run(arrays: Arrays) -> Arrays:
         return call(model, [feed(arrays[spec.name], spec.dtype) for spec in inputs])
 
-    return Loaded(inputs, outputs, run, lambda: weights_of(model))
+    def exact(arrays: Arrays) -> Arrays:
+        from worker.formats import _double
+
+        return _double.of_function(_traced(model, inputs), [spec.name for spec in inputs], arrays)
+
+    return _live_variables.with_variables(
+        Loaded(inputs, outputs, run, lambda: weights_of(model), inner=_inner_live.of_model(model, run), exact=exact),
+        model,
+    )
+
+
+def _traced(model: Any, inputs: tuple[TensorSpec, ...]) -> Any:
+    """The call of the model as a concrete function of its inputs in order, with a dictionary of outputs."""
+    import tensorflow as tf
+
+    names = output_names(model)
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        return dict(zip(names, flatten(model(pack(model, list(tensors)), training=False)), strict=True))
+
+    signature = [tf.TensorSpec(spec.shape, spec.dtype) for spec in inputs]
+    return tf.function(serve, input_signature=signature, autograph=False).get_concrete_function()
 
 
 def feed(array: np.ndarray, dtype: str) -> Any:
@@ -132,7 +153,8 @@ def _numbered(names: list[str]) -> list[str]:
 
 def input_specs(model: Any) -> tuple[TensorSpec, ...]:
     names = input_names(model)
-    return tuple(_spec(name, tensor, _limit(tensor)) for name, tensor in zip(names, model.inputs, strict=True))
+    specs = (_spec(name, tensor) for name, tensor in zip(names, model.inputs, strict=True))
+    return tuple(implied_by_layers(tensor).on(spec) for tensor, spec in zip(model.inputs, specs, strict=True))
 
 
 def output_specs(model: Any) -> tuple[TensorSpec, ...]:
@@ -140,56 +162,10 @@ def output_specs(model: Any) -> tuple[TensorSpec, ...]:
     return tuple(_spec(name, tensor) for name, tensor in zip(output_names(model), model.outputs, strict=True))
 
 
-def _spec(name: str, tensor: Any, limit: int | None = None) -> TensorSpec:
+def _spec(name: str, tensor: Any) -> TensorSpec:
     dtype = tensor.dtype if isinstance(tensor.dtype, str) else tensor.dtype.name
     rank = getattr(tensor.shape, "rank", len(tensor.shape) if isinstance(tensor.shape, tuple) else None)
-    return TensorSpec(name, None if rank is None else tuple(tensor.shape), dtype, limit)
-
-
-def _limit(tensor: Any) -> int | None:
-    """The smallest embedding or encoding that the values of this input go into, as far as they go unchanged."""
-    pending, limits, seen = [tensor], [], set()
-    while pending:
-        current = pending.pop()
-        for node in _consumers(current):
-            layer = getattr(node, "operation", None) or getattr(node, "layer", None)
-            if id(node) in seen or layer is None:
-                continue
-            seen.add(id(node))
-            limits += [bound for bound in (_bound(layer),) if bound is not None]
-            pending += _onward(layer, node, current)
-    return min(limits, default=None)
-
-
-def _consumers(tensor: Any) -> list[Any]:
-    history = getattr(tensor, "_keras_history", None)
-    source = getattr(history, "operation", None) or getattr(history, "layer", None)
-    nodes = getattr(source, "_outbound_nodes", [])
-    return [node for node in nodes if any(item is tensor for item in _tensors(node, "input"))]
-
-
-def _tensors(node: Any, side: str) -> list[Any]:
-    """A node's inputs or outputs: a flat list in Keras 3, any nesting in Keras 2."""
-    found = getattr(node, f"{side}_tensors", None)
-    if found is None:
-        found = getattr(node, f"{side}s", [])
-    return flatten(found)
-
-
-def _bound(layer: Any) -> int | None:
-    kind = type(layer).__name__
-    if kind == "Embedding":
-        return int(layer.input_dim)
-    return int(layer.num_tokens) if kind == "CategoryEncoding" and layer.num_tokens else None
-
-
-def _onward(layer: Any, node: Any, tensor: Any) -> list[Any]:
-    if type(layer).__name__ in _PASSING:
-        return _tensors(node, "output")
-    if getattr(layer, "inputs", None) and hasattr(layer, "layers"):
-        position = next(index for index, item in enumerate(_tensors(node, "input")) if item is tensor)
-        return [layer.inputs[position]]
-    return []
+    return TensorSpec(name, None if rank is None else tuple(tensor.shape), dtype)
 
 
 def weights_of(model: Any) -> Iterator[tuple[str, np.ndarray]]:

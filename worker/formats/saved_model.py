@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from worker import archive
 from worker.errors import ConverterFailed, ModelError
-from worker.formats import _graphs, _keras_files, _live, _outline, _saved_model, _sniff, _sources
+from worker.formats import (
+    _double,
+    _graphs,
+    _inner_graphs,
+    _keras_files,
+    _live,
+    _outline,
+    _saved_model,
+    _saved_model_variables,
+    _sniff,
+    _sources,
+)
 from worker.formats._architecture import Architecture
 from worker.formats._format import Format, Hop, Loaded, Summary, TensorSpec
 from worker.formats._tensors import value_of
@@ -129,7 +140,15 @@ def _load(path: Path, scratch: Path, _: tuple[int, ...]) -> Loaded:
             return _computing((name, value_of(tensor)) for name, tensor in stored)
         return _computing((variable.name, variable.numpy()) for variable in _variables(restored, signature))
 
-    return Loaded(inputs, outputs, run, weights)
+    def exact(arrays: Arrays) -> Arrays:
+        return _double.of_function(signature, list(signature._arg_keywords), arrays)
+
+    def inner(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+        return _inner_graphs.of_saved_model(path, scratch, arrays)
+
+    return _saved_model_variables.of_signature(
+        Loaded(inputs, outputs, run, weights, inner=inner, exact=exact), _variables(restored, signature), path, scratch
+    )
 
 
 def _changes_references(path: Path, scratch: Path) -> bool:
@@ -157,9 +176,11 @@ def _load_in_session(path: Path, scratch: Path) -> Loaded:
         v1.saved_model.loader.load(session, list(graph.meta_info_def.tags), str(folder))
     inputs, outputs = _declared(chosen.inputs), _declared(chosen.outputs)
 
+    def fed(arrays: Arrays) -> dict[str, Any]:
+        return {chosen.inputs[spec.name].name: arrays[spec.name] for spec in inputs}
+
     def run(arrays: Arrays) -> Arrays:
-        fed = {chosen.inputs[spec.name].name: arrays[spec.name] for spec in inputs}
-        results = session.run({spec.name: chosen.outputs[spec.name].name for spec in outputs}, fed)
+        results = session.run({spec.name: chosen.outputs[spec.name].name for spec in outputs}, fed(arrays))
         return {name: _live.fetch(result) for name, result in results.items()}
 
     def weights() -> Iterator[tuple[str, np.ndarray]]:
@@ -167,7 +188,10 @@ def _load_in_session(path: Path, scratch: Path) -> Loaded:
             variables = v1.global_variables()
         return _computing((variable.name, session.run(variable)) for variable in variables)
 
-    return Loaded(inputs, outputs, run, weights)
+    return _saved_model_variables.of_session(
+        Loaded(inputs, outputs, run, weights, inner=lambda arrays: _inner_graphs.of_session(session, fed(arrays))),
+        session,
+    )
 
 
 def open_signature(path: Path, scratch: Path) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ could not be made has ``passed`` None, and without values nothing is called veri
 
 from worker.verify.draws import Array, Arrays, load_draws, save_draws
 from worker.verify.interface import pair
-from worker.verify.judgement import Judgement, judge, not_run, not_shown
+from worker.verify.judgement import Judgement, is_rounding, judge, not_run, not_shown
 from worker.verify.seen import Digest, Seen, Terms
 from worker.verify.values import Difference, measure
 
@@ -18,6 +18,7 @@ __all__ = [
     "Judgement",
     "Seen",
     "Terms",
+    "is_rounding",
     "judge",
     "load_draws",
     "measure",

@@ -8,7 +8,7 @@ from worker.errors import LarderError, NotRunnable
 from worker.report import Check, Verdict
 from worker.verify.interface import interface_checks
 from worker.verify.seen import Seen, Terms
-from worker.verify.values import values_check
+from worker.verify.values import MOST_ROUNDING, steady_check, values_check
 from worker.verify.weights import architecture_check, weights_check
 
 Judgement = tuple[Verdict, str, tuple[Check, ...]]
@@ -16,8 +16,6 @@ Judgement = tuple[Verdict, str, tuple[Check, ...]]
 
 def judge(source: Seen, result: Seen, terms: Terms) -> Judgement:
     """The verdict on a result that was loaded and run, with its reason and the checks it rests on."""
-    # Sensitivity (would these inputs have shown a fault?) and the model's own rounding floor, which is to replace the
-    # fixed tolerance, are further checks in this list: each one a function of the same two arguments.
     weights = weights_check(source, result, terms)
     proof = _proof(source, result, terms, weights)
     ran = any(check.name == "values" for check in proof)
@@ -38,7 +36,19 @@ def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Ch
         return (weights,)
     if source.architecture and not source.values:
         return weights, architecture_check(source, result)
-    return (values_check(source, result, terms),)
+    steady = steady_check(source, result)
+    if source.unsteady and steady:
+        return (steady,)
+    return (*([steady] if steady else []), values_check(source, result, terms))
+
+
+def is_rounding(checks: Sequence[Check]) -> bool:
+    """Is nothing wrong but values that lie apart so little that rounding could explain it?"""
+    failed = [check for check in checks if check.passed is False]
+    if [check.name for check in failed] != ["values"]:
+        return False
+    outputs = failed[0].data.get("outputs", ())
+    return bool(outputs) and all(item["max_rel"] <= MOST_ROUNDING for item in outputs if item["problem"])
 
 
 def not_shown(error: LarderError) -> Judgement:

@@ -18,6 +18,9 @@ class Seen:
     """What one model showed in its job: its interface, its weights, and its answers, one dict for each draw.
 
     ``architecture``: a digest of its layers and their connections, where it is too large to be run for a proof.
+    ``repeated``: the answers of a second fresh job to the same draws.
+    ``exact``: the answers in float64, where they were asked for.
+    ``unsteady``: why one model answers one input differently: "random", "stateful"; "" where it does not.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -25,19 +28,24 @@ class Seen:
     weights: tuple[Digest, ...]
     values: list[Arrays]
     architecture: str = ""
+    repeated: list[Arrays] = field(default_factory=list)
+    exact: list[Arrays] = field(default_factory=list)
+    unsteady: str = ""
 
 
 @dataclass(frozen=True)
 class Terms:
     """How a pair is judged: how far values may lie apart, whether weights must come back bit for bit, whether the
     result is weights alone, with nothing to run, which dtypes its format holds as another, and whether it takes one row
-    at a time, as was said when it was made."""
+    at a time, as was said when it was made. ``absolute`` counts the tolerance's absolute part in full, where nobody can
+    tell how much of a gap is rounding; else it shrinks with the output."""
 
     tolerance: Tolerance
     exact_weights: bool
     weights_alone: bool = False
     narrows: Mapping[str, str] = field(default_factory=dict)
     one_row: bool = False
+    absolute: bool = False
 
     @property
     def is_coarse(self) -> bool:

@@ -5,28 +5,79 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from worker.formats._format import Tolerance
 from worker.report import Check
-from worker.verify.draws import Array
+from worker.verify.draws import Array, Arrays
 from worker.verify.interface import pair, show
 from worker.verify.seen import Seen, Terms
+
+FLOORS = 4  # of rounding that two libraries may lie apart: each one rounds in an order of its own
+MOST_ROUNDING = 1e-2  # of an output's scale; a model whose rounding is more than that says nothing about a result
+UNSTEADY = {
+    "random": "The source answers the same input differently each time: it is random by design, or part of it trains.",
+    "stateful": "The source changes its state when it runs, so its second answer to an input is another one.",
+}
+
+
+def steady_check(source: Seen, result: Seen) -> Check | None:
+    """Do two runs on one input agree? None where that is not known, or nothing is to be said."""
+    if source.unsteady:
+        return Check("steady", None, UNSTEADY.get(source.unsteady, UNSTEADY["random"]), {"kind": source.unsteady})
+    if not result.repeated:
+        return None
+    worst = max((_unlike(a, b) for a, b in zip(result.values, result.repeated, strict=False)), default=0.0)
+    if worst > MOST_ROUNDING or len(result.values) != len(result.repeated):
+        sentence = f"Two fresh runs of the result on one input differ by {worst:.2g} of its largest value."
+        return Check("steady", False, sentence, {"gap": worst})
+    return Check("steady", True, "Two runs of the result in fresh jobs agree.", {"gap": worst})
+
+
+def _unlike(first: Arrays, second: Arrays) -> float:
+    """The largest difference of two answers, relative to the largest value; 1 where they cannot be compared."""
+    if first.keys() != second.keys():
+        return 1.0
+    tolerance = Tolerance(MOST_ROUNDING, 0.0)
+    found = [measure(array, second[name], tolerance) for name, array in first.items()]
+    return max((max(item.max_rel, 1.0 if item.problem else 0.0) for item in found), default=0.0)
+
+
+def rounding_floor(source: Seen) -> float | None:
+    """How far the source lies from its own answers in float64, relative to the largest value of an output."""
+    if not source.exact:
+        return None
+    anything = Tolerance(1.0, 0.0)
+    gaps = [
+        measure(exact[name].astype(array.dtype), array, anything).max_rel
+        for exact, values in zip(source.exact, source.values, strict=True)
+        for name, array in values.items()
+        if array.dtype.kind in "fc" and name in exact
+    ]
+    return max(gaps, default=0.0)
 
 
 def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
     names = pair(source.outputs, result.outputs)
     if names is None or not source.values or len(source.values) != len(result.values):
         return Check("values", None, "The values could not be compared.")
+    floor = rounding_floor(source)
+    tolerance = _widened(terms.tolerance, floor)
     compared = [
         _worst(
-            old, [measure(a[old], b[new], terms.tolerance) for a, b in zip(source.values, result.values, strict=True)]
+            old,
+            [
+                measure(a[old], b[new], tolerance, terms.absolute)
+                for a, b in zip(source.values, result.values, strict=True)
+            ],
         )
         for old, new in names.items()
     ]
     wrong = [difference for difference in compared if difference.problem]
-    data = {"outputs": [asdict(difference) for difference in compared], "draws": len(source.values)}
+    data: dict[str, Any] = {"outputs": [asdict(difference) for difference in compared], "draws": len(source.values)}
+    data |= {"allowed": tolerance.rtol, "rounding": floor}
     if wrong:
         listed = "; ".join(f"{difference.output}: {difference.problem}" for difference in wrong)
         return Check("values", False, f"The values differ: {listed}.", data)
@@ -35,8 +86,17 @@ def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
     if largest and terms.is_coarse:
         share = max(difference.max_rel for difference in compared)
         much += f", {share:.1%} of the largest value of its output, where {terms.tolerance.rtol:.1%} is allowed"
+    if floor and tolerance != terms.tolerance:
+        much += f"; the source itself rounds by {floor:.2g} of its largest value"
     sentence = f"On {len(source.values)} sets of inputs the values {much}."
     return Check("values", True, sentence, data)
+
+
+def _widened(tolerance: Tolerance, floor: float | None) -> Tolerance:
+    """At least what rounding alone makes of the source."""
+    if floor is None:
+        return tolerance
+    return Tolerance(max(tolerance.rtol, min(FLOORS * floor, MOST_ROUNDING)), tolerance.atol)
 
 
 @dataclass(frozen=True)
@@ -64,7 +124,7 @@ def _worst(output: str, draws: Sequence[Difference]) -> Difference:
     )
 
 
-def measure(reference: Array, got: Array, tolerance: Tolerance) -> Difference:
+def measure(reference: Array, got: Array, tolerance: Tolerance, absolute: bool = False) -> Difference:
     """Compare one output of one draw: shapes, then exactly for text, integers and booleans, else within tolerance."""
     if reference.shape != got.shape:
         return Difference(problem=f"the shape is {show(got.shape)} instead of {show(reference.shape)}")
@@ -74,7 +134,7 @@ def measure(reference: Array, got: Array, tolerance: Tolerance) -> Difference:
     finite = np.isfinite(a)
     if not (np.array_equal(finite, np.isfinite(b)) and np.array_equal(a[~finite], b[~finite], equal_nan=True)):
         return Difference(problem="not-a-number or infinity stands in other places")
-    return _measure_finite(a, b, tolerance)
+    return _measure_finite(a, b, tolerance, absolute)
 
 
 def _wide(array: Array) -> Array:
@@ -88,11 +148,12 @@ def _measure_exactly(reference: Array, got: Array) -> Difference:
     return Difference(problem=f"{unequal} of {reference.size} values are not equal" if unequal else "")
 
 
-def _measure_finite(a: Array, b: Array, tolerance: Tolerance) -> Difference:
+def _measure_finite(a: Array, b: Array, tolerance: Tolerance, absolute: bool) -> Difference:
     finite = np.isfinite(a)
     gap = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
     scale = float(np.abs(a[finite]).max(initial=0.0))
-    allowed = tolerance.atol + tolerance.rtol * scale
+    small = 1.0 if absolute or not scale else min(1.0, scale)  # a softmax over 1000 classes lives at 1e-3
+    allowed = tolerance.atol * small + tolerance.rtol * scale
     problem = f"they differ by up to {gap:.2g}, and {allowed:.2g} is allowed" if gap > allowed else ""
     return Difference(
         problem=problem,

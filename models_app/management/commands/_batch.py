@@ -109,11 +109,10 @@ class Model:
         return inspection
 
 
-def add_common_arguments(parser: CommandParser) -> None:
+def add_common_arguments(parser: CommandParser, more_than_one: bool = True) -> None:
     """The arguments of every command that takes models."""
-    parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="A model file, or a folder whose files make up one model."
-    )
+    about = "A model file, or a folder whose files make up one model."
+    parser.add_argument("models", nargs="+" if more_than_one else 1, metavar="MODEL", help=about)
     parser.add_argument("--json", action="store_true", help="One JSON object per model, one per line.")
     parser.add_argument(
         "--allow-custom-code",

@@ -22,7 +22,7 @@ from models_app.management.commands._batch import (
 from worker import archive, formats, pipeline
 from worker.errors import CustomCode, LambdaRefused, LarderError, VerificationError
 from worker.formats._format import Summary
-from worker.report import Severity, Verdict
+from worker.report import Report, Severity, Verdict
 
 
 class Command(BaseCommand):
@@ -33,18 +33,11 @@ class Command(BaseCommand):
         add_common_arguments(parser)
         parser.add_argument("--to", required=True, metavar="FORMAT", help="The target; `manage.py formats` lists them.")
         parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="The folder for the results.")
-        parser.add_argument(
-            "--option",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="An option of the target; may be repeated.",
-        )
-        parser.add_argument("--inputs", type=Path, metavar="NPZ", help="Inputs of your own to compare the models on.")
+        add_terms(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         target, chosen = _target(options["to"], options["option"])
-        samples = _samples(options["inputs"])
+        samples = given_samples(options["inputs"])
         out = _folder(options["out"])
         names = _names(options["models"])
         rows = [Row(source, target=target, name=name) for source, name in zip(options["models"], names, strict=True)]
@@ -90,20 +83,39 @@ def _converted(model: Model, summary: Summary, options: dict[str, Any], samples:
         samples=samples,
         custom_code=model.custom_code,
     )
-    report = result.report
-    model.row.route, model.row.verdict, model.row.checks = report.route, report.verdict, report.checks
-    model.row.findings += [finding for finding in report.findings if finding not in model.row.findings]
-    model.row.reason = report.reason
+    keep_report(model.row, result.report)
     return result
+
+
+def keep_report(row: Row, report: Report) -> None:
+    """What a conversion or a comparison found out, in the model's row."""
+    row.route, row.verdict, row.checks, row.reason = report.route, report.verdict, report.checks, report.reason
+    row.findings += [finding for finding in report.findings if finding not in row.findings]
 
 
 # What was asked for; nonsense ends the command before any work ----------------------------------------------------
 
 
+def add_terms(parser: CommandParser) -> None:
+    """The arguments that say what the target is to be like, and on what it is compared."""
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="An option of the target; may be repeated.",
+    )
+    parser.add_argument("--inputs", type=Path, metavar="NPZ", help="Inputs of your own to compare the models on.")
+
+
+def chosen_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The options that were given as NAME=VALUE."""
+    return dict(_split(pair) for pair in pairs)
+
+
 def _target(slug: str, pairs: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    given = dict(_split(pair) for pair in pairs)
     try:
-        return slug, pipeline.check_options(slug, given)
+        return slug, pipeline.check_options(slug, chosen_options(pairs))
     except LarderError as error:
         raise CommandError(error.message, returncode=MISUSED) from error
 
@@ -115,7 +127,8 @@ def _split(pair: str) -> tuple[str, str]:
     return name, value
 
 
-def _samples(path: Path | None) -> Path | None:
+def given_samples(path: Path | None) -> Path | None:
+    """The file with people's own inputs, where they gave one."""
     if path is not None and not path.is_file():
         raise CommandError(f"--inputs {path}: there is no such file.", returncode=MISUSED)
     return path

@@ -1,0 +1,52 @@
+"""`manage.py verify`: two files that are there already, judged as a conversion is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models_app.cli import borrow, run, write_pair
+from worker.sandbox.client import Zygote
+
+
+@pytest.fixture(autouse=True)
+def warm(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
+    borrow(zygote, monkeypatch)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    return write_pair(tmp_path / "pair")
+
+
+def converted(pair: Path, out: Path) -> Path:
+    [row] = run("convert", pair, "--to", "h5", "--out", out, "--json").rows
+    return Path(row["output"])
+
+
+def test_it_works(pair: Path, tmp_path: Path) -> None:
+    ran = run("verify", pair, converted(pair, tmp_path / "out"))
+    assert ran.status == 0
+    assert ran.text.startswith("verified")
+    assert "  yes  values " in ran.text
+
+
+def test_another_model_is_told_from_it(pair: Path, tmp_path: Path) -> None:
+    result = converted(pair, tmp_path / "out")
+    np.savez(pair / "weights.npz", np.arange(6.0, dtype="f4").reshape(3, 2), np.array([1, 1.01], "f4"))
+    ran = run("verify", pair, result, "--json")
+    assert ran.status == 3
+    [row] = ran.rows
+    assert (row["verdict"], row["target"]) == ("differs", "h5")
+    assert {check["name"] for check in row["checks"] if check["passed"] is False} == {"weights", "values"}
+
+
+def test_what_is_no_model_is_refused(pair: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!DOCTYPE html><p>Not found</p>")
+    ran = run("verify", pair, page, "--json")
+    assert ran.status == 3
+    assert json.loads(ran.text)["error"]["code"] == "not-a-model"

@@ -1,0 +1,150 @@
+"""One conversion on its way: the jobs that it runs, where, and within which limits. No Django.
+
+Nothing that a job says is trusted: its answer is plain data, its files are taken by expected name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from worker import formats
+from worker.errors import DiskFull, LarderError, NoResult
+from worker.report import Finding
+from worker.sandbox.limits import Limits
+
+Json = dict[str, Any]
+MIB = 1024 * 1024
+
+
+class Answer(Protocol):
+    """What of a job's outcome is used here."""
+
+    @property
+    def value(self) -> Json: ...
+
+
+class Jobs(Protocol):
+    """Where steps run: the Zygote of the sandbox, or a stand-in with the same interface."""
+
+    def run(
+        self,
+        step: str,
+        arguments: Json,
+        *,
+        read: Sequence[Path],
+        folder: Path,
+        limits: Limits,
+        canceled: Callable[[], bool] = ...,
+        progress: Callable[[str], None] = ...,
+    ) -> Answer: ...
+
+
+def never() -> bool:
+    """Nobody cancels."""
+    return False
+
+
+def unheard(text: str) -> None:
+    """Nobody listens to the stages."""
+
+
+@dataclass
+class Work:
+    """What every job of one conversion needs, and what they have said so far. ``seed``: of whatever is drawn."""
+
+    zygote: Jobs
+    folder: Path
+    limits: Limits
+    seed: int
+    custom_code: Path | None = None
+    samples: Path | None = None
+    canceled: Callable[[], bool] = never
+    stage: Callable[[str], None] = unheard
+    findings: list[Finding] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def job(self, step: str, arguments: Json, read: Sequence[Path], folder: Path) -> Json:
+        """The answer of one job that may read these files and write below ``folder``."""
+        return self.zygote.run(
+            step,
+            arguments | {"custom_code": text(self.custom_code)},
+            read=[*read, *filter(None, [self.custom_code])],
+            folder=folder,
+            limits=self.limits,
+            canceled=self.canceled,
+        ).value
+
+    def subfolder(self, name: str) -> Path:
+        """A new private folder for one job."""
+        folder = self.folder / name
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def add(self, findings: Sequence[Finding]) -> None:
+        """Keep what is said for the first time."""
+        self.findings += [finding for finding in findings if finding not in self.findings]
+
+    def note_versions(self, versions: Json) -> None:
+        """Keep which libraries took part."""
+        self.versions |= {str(name): str(version) for name, version in versions.items()}
+
+
+def under_its_suffix(path: Path, slug: str, folder: Path) -> Path:
+    """A link to the file in the job's folder, for libraries that go by the name; the store's files have no suffix."""
+    link = folder / link_name(slug)
+    link.symlink_to(path.resolve())
+    return link
+
+
+def link_name(slug: str) -> str:
+    """What a file is called in a job."""
+    return f"model{formats.get(slug).suffixes[0]}"
+
+
+@contextmanager
+def calling(link: Path, name: str) -> Iterator[None]:
+    """Let errors call the file what people call it, where that is known, and not as it is called in the job."""
+    try:
+        yield
+    except LarderError as error:
+        raise called(error, link, name) from error
+
+
+def called(error: LarderError, link: Path, name: str) -> LarderError:
+    """The error with the name that people know."""
+    if not name or error.details.get("name") != link.name:
+        return error
+    return type(error)(**{**error.details, "name": name})
+
+
+def take(path: Path, limit: int) -> Path:
+    """The file a job was to write: regular, with one name, no larger than ``limit``; NoResult for anything else."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        raise NoResult(status=f"0; it wrote no {path.name}") from None
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise NoResult(status=f"0; {path.name} is not a plain file")
+    if found.st_size > limit:
+        raise DiskFull(limit=f"{limit // MIB:,} MiB")
+    return path
+
+
+@contextmanager
+def sense() -> Iterator[None]:
+    """An answer that does not have the shape it should is no answer; it came from a job that read a stranger's file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise NoResult(status=f"0; its answer makes no sense: {type(error).__name__}") from error
+
+
+def text(path: Path | None) -> str | None:
+    """A path as it travels to a job."""
+    return str(path) if path else None
