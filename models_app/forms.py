@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.db.models import QuerySet
 
 from models_app.models import AuditEvent, RegisteredModel, Role, Tag, Team
+from models_app.models.quarantine import REASON_LENGTH, REASON_LETTERS
 
 LASTS = {
     "1h": ("1 hour", timedelta(hours=1)),
@@ -63,6 +65,12 @@ class UploadForm(forms.Form):
         self.fields["model"].queryset = team.models.order_by("name")  # type: ignore[attr-defined]
 
 
+class SamplesForm(forms.Form):
+    """One file with samples, or several pictures."""
+
+    files = FilesField(widget=FilesInput, allow_empty_file=True)  # type: ignore[assignment]  # a field, not Form.files
+
+
 class FinishForm(UploadForm):
     """The same for files that were sent before, one by one."""
 
@@ -86,6 +94,20 @@ class ShareForm(forms.Form):
     @property
     def duration(self) -> timedelta:
         return LASTS[self.cleaned_data["lasts"]][1]
+
+
+class ReasonForm(forms.Form):
+    """Why a person overrides a check. It is shown for ever, so that what cannot be seen in it is taken out."""
+
+    reason = forms.CharField(max_length=REASON_LENGTH, widget=forms.Textarea({"rows": 4}))
+
+    def clean_reason(self) -> str:
+        typed = self.cleaned_data["reason"]
+        visible = "".join(" " if char.isspace() else char for char in typed)
+        reason = " ".join("".join(char for char in visible if unicodedata.category(char)[0] != "C").split())
+        if sum(char.isalpha() for char in reason) < REASON_LETTERS:
+            raise forms.ValidationError(f"Say it in a few words: at least {REASON_LETTERS} letters.")
+        return reason
 
 
 class HistoryForm(forms.Form):

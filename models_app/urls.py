@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from models_app.views import catalog, conversions, history, pages, sharing, teams, uploads
+from models_app.views import catalog, conversions, history, pages, quarantine, samples, sharing, teams, uploads
 
 urlpatterns = [
     path("", catalog.home, name="home"),
@@ -27,10 +27,15 @@ urlpatterns = [
     path("t/<slug:team>/m/<slug:model>/", catalog.model, name="model"),
     path("t/<slug:team>/m/<slug:model>/v<int:number>/", catalog.version, name="version"),
     path("t/<slug:team>/m/<slug:model>/v<int:number>/convert/", conversions.convert, name="convert"),
+    path("t/<slug:team>/m/<slug:model>/v<int:number>/samples/", samples.give, name="samples"),
+    path("t/<slug:team>/m/<slug:model>/v<int:number>/samples/remove/", samples.remove, name="samples-remove"),
     path("conversions/<uuid:pk>/", conversions.conversion, name="conversion"),
     path("conversions/<uuid:pk>/cancel/", conversions.cancel, name="conversion-cancel"),
     path("conversions/<uuid:pk>/report.json", conversions.report, name="conversion-report"),
     path("files/<int:pk>/share/", sharing.share_create, name="share-create"),
+    path("files/<int:pk>/quarantine/", quarantine.stays, name="quarantine"),
+    path("files/<int:pk>/quarantine/release/", quarantine.release, name="quarantine-release"),
+    path("files/<int:pk>/quarantine/again/", quarantine.again, name="quarantine-again"),
     path("files/<int:pk>/<str:name>", catalog.download, name="download"),
     path("shares/<int:pk>/revoke/", sharing.share_revoke, name="share-revoke"),
     path("s/<str:token>/", sharing.public_share, name="public-share"),

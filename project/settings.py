@@ -181,7 +181,10 @@ X_FRAME_OPTIONS = "DENY"
 
 # Uploads
 MAX_UPLOAD_BYTES = env.integer("LARDER_MAX_UPLOAD_MB", 4096, "The largest file that may be uploaded, in MiB.") * MIB
-# Only the upload page takes files, after it has looked at the length; elsewhere they are thrown away unread.
+MAX_SAMPLES_BYTES = MIB * env.integer(
+    "LARDER_MAX_SAMPLES_MB", 512, "The most that one version's samples may take, in MiB."
+)
+# Only the upload page and the form for samples take files, after a look at the length; elsewhere they go unread.
 FILE_UPLOAD_HANDLERS = ["models_app.forms.NoFiles"]
 FILE_UPLOAD_TEMP_DIR = STAGING_ROOT
 

@@ -25,7 +25,8 @@ from django.test import Client
 from django.urls import get_resolver, reverse
 import worker.celery, worker.tasks
 from models_app.actions import conversions, sharing, teams
-from models_app.models import Actor, ModelVersion
+from models_app.models import SYSTEM, Actor, ModelVersion
+from models_app.models.quarantine import Cause, put_in_quarantine
 from tests.models_app.conftest import LONG, SUMMARY, a_report, keras_file
 
 alice = User.objects.create_user("alice")
@@ -40,8 +41,11 @@ version = ModelVersion.objects.get()
 conversion = conversions.request_conversion(actor, version, "h5")
 type(conversion).objects.update(report_data=a_report().to_json())
 link, token = sharing.create_share_link(actor, version.source, LONG)
+kept = version.artifacts.create(format="h5", name="soup-v1.h5", sha256="0" * 64, size=7, origin="converted")
+put_in_quarantine(SYSTEM, kept, Cause.DIFFERS, "the outputs differ")
 known = {"team": "kitchen", "model": version.model.slug, "number": 1, "name": version.source.name, "token": token}
 keys = {"conversion": conversion.pk, "conversion-report": conversion.pk, "conversion-cancel": conversion.pk}
+keys["quarantine"] = kept.pk
 refused = []
 for pattern in get_resolver().url_patterns[0].url_patterns:
     names = next(iter(get_resolver().reverse_dict.getlist(pattern.name)))[0][0][1]

@@ -293,6 +293,14 @@ class VerificationError(LarderError):
     code = "differs"
 
 
+class Quarantined(LarderError):
+    """{name} is in quarantine and is not handed out: {reason}. An owner of its team can release it, with a written
+    reason."""
+
+    code = "quarantined"
+    http_status = 423
+
+
 class StateError(LarderError):
     """This cannot be done any more: {problem}."""
 

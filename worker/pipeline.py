@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from worker import formats, routes
 from worker.errors import BadOption, LarderError, from_json
 from worker.formats._format import Option, Summary
 from worker.proving import OUT_OF_BOUNDS, Proof, Source
-from worker.report import Finding, Report, findings_from_json
+from worker.report import Finding, Report, Verdict, findings_from_json
 from worker.sandbox.limits import Limits
 from worker.work import MIB, Jobs, Json, Work, called, calling, link_name, never, sense, take, text, unheard
 from worker.work import under_its_suffix as named_for
@@ -33,6 +33,7 @@ class Inspection:
     summary: Summary
     findings: list[Finding]
     error: LarderError | None
+    weights: str = ""  # one digest of all weights, the same in every format; "" where the model does not load
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def inspect(
         answer = zygote.run("inspect", arguments, read=read, folder=folder, limits=limits, canceled=canceled).value
     with sense():
         error = called(from_json(answer["error"]), named, name) if answer["error"] else None
-        return Inspection(Summary.from_json(answer["summary"]), findings_from_json(answer["findings"]), error)
+        summary, findings = Summary.from_json(answer["summary"]), findings_from_json(answer["findings"])
+        return Inspection(summary, findings, error, str(answer["weights"])[:64])
 
 
 # Converting -----------------------------------------------------------------------------------------------------
@@ -86,6 +88,7 @@ def convert(
     custom_code: Path | None = None,
     stage: Callable[[str], None] = unheard,
     canceled: Callable[[], bool] = never,
+    with_twin: bool = True,
 ) -> Result:
     """Convert along the shortest route, each step in a job of its own, and judge the result.
 
@@ -95,7 +98,7 @@ def convert(
     route = routes.find_route(source.format, target, source.summary, limits.memory_bytes)
     chosen = check_options(target, options)
     work = Work(zygote, folder, limits, _seed(source.path), custom_code, samples, canceled, stage)
-    proof = Proof(work, source, route, chosen, folder / "step-1")
+    proof = Proof(work, source, route, chosen, folder / "step-1", twin=_twin_agrees if with_twin else None)
     path = source.path
     for number, hop in enumerate(pairwise(route), 1):
         stage(f"converting to {formats.get(hop[1]).label}, {number} of {len(route) - 1}")
@@ -114,14 +117,18 @@ def compare(
     *,
     samples: Path | None = None,
     custom_code: Path | None = None,
+    findings: Sequence[Finding] = (),
     stage: Callable[[str], None] = unheard,
     canceled: Callable[[], bool] = never,
 ) -> Result:
-    """Judge a file that is there already, whoever made it, by the terms of a conversion to its format."""
+    """Judge a file that is there already, whoever made it, by the terms of a conversion to its format.
+
+    ``findings``: what was said when it was made, where that is known."""
     started = time.monotonic()
     chosen = check_options(target, options)
     work = Work(zygote, folder, limits, _seed(source.path), custom_code, samples, canceled, stage)
-    proof = Proof(work, source, _route_between(source, target), chosen, work.subfolder("step-1"))
+    work.add(findings)
+    proof = Proof(work, source, _route_between(source, target), chosen, work.subfolder("step-1"), given=True)
     stage("running the source")
     named = named_for(source.path, source.format, proof.folder)
     arguments = {"path": str(named), "format": source.format, "probe": proof.request()}
@@ -159,6 +166,39 @@ def _hop(proof: Proof, number: int, path: Path, before: str, after: str) -> Path
         if first:
             proof.note(answer["probe"])
     return take(target, work.limits.file_bytes)
+
+
+def _twin_agrees(proof: Proof) -> bool:
+    """Does the alive twin of the source, sent along the same route, come out the same, with faults that show?
+
+    ``False`` also where there is no twin: for models that hold no layers, or cannot be saved as they are drawn."""
+    if "keras-config" not in proof.source.summary.traits:
+        return False
+    work = proof.work
+    work.stage("trying its alive twin")
+    folder = work.subfolder("twin")
+    named, target = named_for(proof.source.path, proof.source.format, folder), folder / "twin.keras"
+    arguments = {"path": str(named), "format": proof.source.format, "target": str(target), "seed": work.seed}
+    try:
+        work.job("twin", arguments, [proof.source.path], folder)
+        source = Source(take(target, work.limits.file_bytes), "keras", proof.source.summary, proof.source.name)
+        found = convert(
+            work.zygote,
+            source,
+            proof.route[-1],
+            proof.options,
+            work.subfolder("twin-conversion"),
+            work.limits,
+            samples=work.samples,
+            custom_code=work.custom_code,
+            canceled=work.canceled,
+            with_twin=False,
+        )
+    except OUT_OF_BOUNDS:
+        raise
+    except LarderError:  # it is an attempt: without a twin, what is not seen is named
+        return False
+    return found.report.verdict is Verdict.VERIFIED
 
 
 def _judged(proof: Proof, path: Path, started: float) -> Result:

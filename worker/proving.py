@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,18 +15,21 @@ from worker.errors import (
     Canceled,
     DiskFull,
     LarderError,
+    NotRunnable,
     OutOfMemory,
     SandboxMissing,
     TimedOut,
     from_json,
 )
 from worker.formats._format import Summary, TensorSpec, Tolerance
+from worker.looks import File, Look
 from worker.report import Finding, Verdict, findings_from_json
 from worker.work import MIB, Json, Work, sense, take, text, under_its_suffix
 
 if TYPE_CHECKING:
     from worker.verify import Arrays, Judgement, Seen, Terms
 
+NEAR_RTOL = 1e-2  # a result with a larger tolerance is compared on samples and their like alone, where there are some
 MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging them takes some times that
 # A float16 has 11 bits, and two libraries round every layer's result in an order of their own: some units of 2**-10
 HALF_RTOL = 4 * 2.0**-10
@@ -56,13 +59,26 @@ class Proof:
     folder: Path
     shown: Json = field(default_factory=dict)  # by the source when it ran
     specs: list[Json] = field(default_factory=list)  # its inputs
+    given: bool = False  # the result was not made here, so nobody said what is to be known about it
+    twin: Callable[[Proof], bool] | None = None  # sends the same layers with other weights along the same route
 
     def request(self) -> Json:
         """What the job that has the source is asked to show of it."""
-        samples = text(self.work.samples)
+        from worker import verify
+
+        samples, terms = text(self.work.samples), self._terms()
         described = samples is None and _all_exact(self.route)
+        wanted = {"allowed": verify.relative(terms, None), "gross": verify.is_gross(terms), "prints": self._prints()}
+        near = samples is not None and formats.get(self.route[-1]).tolerance_with(self.options).rtol > NEAR_RTOL
         files = {"inputs": str(self.folder / "inputs.npz"), "outputs": str(self.folder / "outputs.npz")}
-        return {"seed": self.work.seed, "samples": samples, "described": described, **files}
+        about = {"seed": self.work.seed, "samples": samples, "near": near, "described": described}
+        return {**about, **wanted, **files}
+
+    def _terms(self) -> Terms:
+        return _terms(self.source, self.route, self.options, self.work.findings)
+
+    def _prints(self) -> bool:
+        return not self._terms().exact_weights
 
     def note(self, shown: Json) -> None:
         """Keep what the job answered."""
@@ -89,27 +105,76 @@ class Proof:
             return verify.not_run(refusal)
         self.work.stage("comparing")
         with sense():
-            return self._compare(answers, inputs)
+            if "not_run" in answers[0]:
+                return self._unopened(answers[0])
+            return self._compare(path, answers, inputs)
 
-    def _compare(self, answers: Sequence[Json], inputs: list[Path]) -> Judgement:
-        """By the format's tolerance; where that is too little, by what rounding explains."""
+    def _unopened(self, answer: Json) -> Judgement:
+        """A result of which only the weights can be read here."""
         from worker import verify
 
-        before = self._seen(self.shown, self.folder / "outputs.npz")
-        before = dataclasses.replace(before, unsteady=str(self.shown.get("unsteady") or ""))
-        after = self._seen(answers[0], self.work.folder / "result-1" / "outputs.npz")
-        if len(answers) > 1:
-            second = self._seen(answers[1], self.work.folder / "result-2" / "outputs.npz")
-            after = dataclasses.replace(after, repeated=second.values)
-        terms = _terms(self.source, self.route, self.options, self.work.findings)
-        judgement = verify.judge(before, after, terms)
-        if judgement[0] is not Verdict.DIFFERS or not verify.is_rounding(judgement[2]):
+        before, after = (verify.Weights.from_json(shown["prints"]) for shown in (self.shown, answer))
+        return verify.not_shown(NotRunnable(problem=str(answer["not_run"])), verify.compare_weights(before, after))
+
+    def _compare(self, path: Path, answers: Sequence[Json], inputs: list[Path]) -> Judgement:
+        """The judgement, then two looks beyond it: where the result parts from the source, and where else it runs."""
+        before, after = self._before(), self._after(answers)
+        terms = self._terms()
+        if self.given and _takes_one_row(before, after):
+            terms = dataclasses.replace(terms, one_row=True)
+        judgement, before, terms = self._judged(before, after, terms, inputs)
+        if not inputs or before.unsteady:
             return judgement
+        files = File(self.source.path, self.source.format), File(path, self.route[-1])
+        return self._looked(judgement, Look(self.work, *files, before, after, terms, self.specs, inputs[0]))
+
+    def _before(self) -> Seen:
+        """What the source showed."""
+        from worker import verify
+
+        return dataclasses.replace(
+            self._seen(self.shown, self.folder / "outputs.npz"),
+            unsteady=str(self.shown.get("unsteady") or ""),
+            faults=tuple(verify.rows_from_json(self.shown.get("faults") or ())),
+            variables=int(self.shown.get("variables") or 0),
+        )
+
+    def _after(self, answers: Sequence[Json]) -> Seen:
+        """What the result showed, and the values of its second run."""
+        first = self._seen(answers[0], self.work.folder / "result-1" / "outputs.npz")
+        if len(answers) == 1:
+            return first
+        second = self._seen(answers[1], self.work.folder / "result-2" / "outputs.npz")
+        return dataclasses.replace(first, repeated=second.values)
+
+    def _judged(self, before: Seen, after: Seen, terms: Terms, inputs: list[Path]) -> tuple[Judgement, Seen, Terms]:
+        """By the format's tolerance; where that is too little, by what rounding explains; and where faults would not
+        show, with the help of an alive twin."""
+        from worker import verify
+
+        judgement = verify.judge(before, after, terms)
+        if verify.wants_twin(judgement) and self.twin is not None and self.twin(self):
+            return verify.judge(before, after, terms, twin=True), before, terms
+        if judgement[0] is not Verdict.DIFFERS or not verify.is_rounding(judgement[2]):
+            return judgement, before, terms
         self.work.stage("measuring the rounding")
         exact = self._exact(inputs)
-        return verify.judge(
-            dataclasses.replace(before, exact=exact), after, dataclasses.replace(terms, absolute=not exact)
-        )
+        before = dataclasses.replace(before, exact=exact)
+        terms = dataclasses.replace(terms, absolute=not exact)
+        return verify.judge(before, after, terms), before, terms
+
+    def _looked(self, judgement: Judgement, look: Look) -> Judgement:
+        verdict, reason, checks = judgement
+        values = next((check for check in checks if check.name == "values"), None)
+        differs = values is not None and values.passed is False
+        allowed = float(values.data.get("allowed", look.terms.tolerance.rtol)) if values else look.terms.tolerance.rtol
+        drift = look.drift(allowed, differs) if differs or look.terms.is_coarse else None
+        back = look.load_back()
+        if back:
+            self.work.add(back[1])
+            if back[0].passed is False and verdict is Verdict.VERIFIED:
+                verdict, reason = Verdict.DIFFERS, back[0].sentence
+        return verdict, reason, (*checks, *(check for check in (drift, back and back[0]) if check))
 
     def _exact(self, inputs: list[Path]) -> list[Arrays]:
         """The source's answers in float64; none where it cannot give them."""
@@ -136,11 +201,12 @@ class Proof:
 
     def _run(self, path: Path, inputs: list[Path], folder: Path) -> Json:
         files = {"inputs": str(inputs[0]) if inputs else None, "outputs": str(folder / "outputs.npz")}
-        arguments = {"path": str(path), "format": self.route[-1], "specs": self.specs, **files}
+        wanted = {"specs": self.specs, "prints": self._prints()}
+        arguments = {"path": str(path), "format": self.route[-1], **wanted, **files}
         return self.work.job("run", arguments, [path, *inputs], folder)
 
     def _seen(self, answer: Json, values: Path) -> Seen:
-        from worker.verify import Seen, load_draws
+        from worker.verify import Seen, Weights, load_draws
 
         return Seen(
             inputs=tuple(map(TensorSpec.from_json, answer["inputs"])),
@@ -148,7 +214,15 @@ class Proof:
             weights=tuple((str(dtype), tuple(shape), str(digest)) for dtype, shape, digest in answer["weights"]),
             values=load_draws(take(values, MAX_VALUES)) if os.path.lexists(values) else [],
             architecture=str(answer.get("architecture") or ""),
+            prints=Weights.from_json(answer["prints"]) if answer.get("prints") else Weights(),
         )
+
+
+def _takes_one_row(source: Seen, result: Seen) -> bool:
+    """Does the result take one row wherever the source takes any number?"""
+    pairs = list(zip(source.inputs, result.inputs, strict=False))
+    free = [(a, b) for a, b in pairs if a.shape and a.shape[0] is None]
+    return bool(free) and all(b.shape and b.shape[0] == 1 for _, b in free)
 
 
 def _terms(source: Source, route: routes.Route, options: Json, findings: Sequence[Finding]) -> Terms:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+SCHEMA = 1  # of a report's JSON, docs/report.md: raised when a key goes away or means something else
+
 
 class Severity(StrEnum):
     """How much a person should care."""
@@ -98,7 +100,7 @@ class Report:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Report:

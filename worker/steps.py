@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,11 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from worker import custom_code, formats, routes, verify
+from worker import custom_code, faults, fingerprints, formats, loadback, routes, verify
+from worker import inside as looking
 from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
-from worker.formats._draws import GUESSES, make_inputs
+from worker.formats._draws import distinct_guesses, make_inputs
 from worker.formats._format import Format, Hop, Loaded, TensorSpec
-from worker.formats._samples import read_samples
+from worker.formats._samples import Samples, open_samples
 from worker.report import Finding
 from worker.translation import translated
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 Json = dict[str, Any]
 Digest = tuple[str, list[int], str]
+FAULTS_SHARE = 0.5  # of the time of a conversion, for trying out whether faults would show
+COMPARING_SECONDS = 5.0  # for the same where nothing is converted
+STEADY = 1e-4  # relative: two runs of one model on one machine differ by the order of sums alone
 LIBRARIES = ("tensorflow", "keras", "numpy")  # of every job; the others are those that its formats need
 
 
@@ -37,8 +42,8 @@ LIBRARIES = ("tensorflow", "keras", "numpy")  # of every job; the others are tho
 
 
 def inspect(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, load, custom_code?}`` → ``{summary, findings, error}``: the structure, and whether the model
-    loads, where ``load`` asks for that.
+    """``{path, format, load, custom_code?}`` → ``{summary, findings, error, weights}``: the structure, and whether
+    the model loads, where ``load`` asks for that, with one digest of all its weights.
 
     ``error`` is what loading said, or None; the structure is known all the same.
     """
@@ -47,31 +52,38 @@ def inspect(arguments: Json, progress: Progress) -> Json:
     with translated(f"Reading {item.label}", path.name, CorruptFile):
         summary = item.inspect(path, _scratch())
         findings = list(item.findings(path, _scratch())) if item.findings else []
-    error = None
+    error, digest = None, ""
     try:
         loaded = _load(path, item, arguments, progress) if arguments["load"] else None
         findings += loaded.findings if loaded else ()
+        if loaded:
+            with translated("Reading the weights", otherwise=ModelError):
+                digest = fingerprints.of_model(loaded.weights())
     except LarderError as raised:
         error = raised.to_json()
-    return {"summary": summary.to_json(), "findings": _plain_findings(findings), "error": error}
+    return {"summary": summary.to_json(), "findings": _plain_findings(findings), "error": error, "weights": digest}
 
 
 def convert(arguments: Json, progress: Progress) -> Json:
     """``{source, source_format, target, target_format, options, seed, samples?, probe?, custom_code?}`` → findings,
     versions, probe.
 
-    ``probe`` ``{seed, inputs, outputs, samples?, described?}`` asks to run the source as well, and to write what it was
-    given and what it answered, unless it is large and ``described`` says that its description will do; the answer's
-    ``probe`` describes the source, or holds the ``error`` for which it could not run.
+    ``probe`` ``{seed, inputs, outputs, allowed, gross, prints, samples?, described?}`` asks to run the source as well,
+    and to write what it was given and what it answered, unless it is large and ``described`` says that its description
+    will do; the answer's ``probe`` describes the source, or holds the ``error`` for which it could not run. ``allowed``
+    is how far values may lie apart: faults are planted into the weights to see whether more than that would show,
+    ``gross`` ones as well where that is asked, for half of the time that converting took.
     """
     path, target = Path(arguments["source"]), Path(arguments["target"])
     source, goal = formats.get(arguments["source_format"]), formats.get(arguments["target_format"])
     _run_custom_code(arguments)
     progress(f"converting {source.label} to {goal.label}")
     hop = _hop(arguments)
+    started = time.monotonic()
     with translated(f"Converting {source.label} to {goal.label}", path.name):
         routes.converter(source.slug, goal.slug).run(path, target, hop)
-    probe = _probe(path, source, arguments, progress) if arguments.get("probe") else None
+    seconds = FAULTS_SHARE * (time.monotonic() - started)
+    probe = _probe(path, source, arguments, progress, seconds) if arguments.get("probe") else None
     return {"findings": _plain_findings(hop.findings), "versions": versions(source, goal), "probe": probe}
 
 
@@ -80,12 +92,13 @@ def probe(arguments: Json, progress: Progress) -> Json:
     result that is there already."""
     item = formats.get(arguments["format"])
     _run_custom_code(arguments)
-    return {"probe": _probe(Path(arguments["path"]), item, arguments, progress), "versions": versions(item)}
+    shown = _probe(Path(arguments["path"]), item, arguments, progress, COMPARING_SECONDS)
+    return {"probe": shown, "versions": versions(item)}
 
 
 def exact(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, inputs, outputs, custom_code?}`` → ``{found}``: the source's answers in float64, on draws that it
-    has answered in its own precision; nothing is written where the library cannot compute so."""
+    """``{path, format, inputs, outputs, custom_code?}`` → ``{found}``: the source's answers in float64, on draws that
+    it has answered in its own precision; nothing is written where the library cannot compute so."""
     loaded = _load(Path(arguments["path"]), formats.get(arguments["format"]), arguments, progress)
     if loaded is None or loaded.exact is None:
         return {"found": False}
@@ -99,6 +112,18 @@ def exact(arguments: Json, progress: Progress) -> Json:
     return {"found": True}
 
 
+def twin(arguments: Json, progress: Progress) -> Json:
+    """``{path, format, target, seed, custom_code?}`` → ``{}``: the same layers with other weights, as ``.keras``."""
+    from worker.formats import _twin
+
+    _run_custom_code(arguments)
+    path = Path(arguments["path"])
+    progress("drawing other weights")
+    with translated("Making an alive twin", path.name, ModelError):
+        _twin.write(arguments["format"], path, Path(arguments["target"]), _scratch(), int(arguments["seed"]))
+    return {}
+
+
 def run(arguments: Json, progress: Progress) -> Json:
     """``{path, format, specs, inputs, outputs, custom_code?}`` → ``{inputs, outputs, weights, findings}``.
 
@@ -106,17 +131,43 @@ def run(arguments: Json, progress: Progress) -> Json:
     they cannot be matched, or there are none, nothing is run, and ``outputs`` is not written.
     """
     item = formats.get(arguments["format"])
-    loaded = _load(Path(arguments["path"]), item, arguments, progress)
+    in_another = arguments.get("runtime")
+    loaded = _open_in(arguments, item) if in_another else _load(Path(arguments["path"]), item, arguments, progress)
     if loaded is None:
-        item.inspect(Path(arguments["path"]), _scratch())  # that it can at least be read back
-        raise NotRunnable(problem=f"{item.label} runs on other machines than this one")
+        return _unopened(Path(arguments["path"]), item)
     names = verify.pair([TensorSpec.from_json(spec) for spec in arguments["specs"]], loaded.inputs)
     if names is not None and arguments["inputs"]:
         progress("running the result")
         draws = verify.load_draws(Path(arguments["inputs"]))
         given = [{names[name]: array for name, array in draw.items()} for draw in draws]
         verify.save_draws(Path(arguments["outputs"]), [_answer(loaded, draw) for draw in given])
-    return {**_describe(loaded), "findings": _plain_findings(loaded.findings)}
+    return {**_describe(loaded, bool(arguments["prints"])), "findings": _plain_findings(loaded.findings)}
+
+
+def _open_in(arguments: Json, item: Format) -> Loaded:
+    """The result in another runtime than the format's own."""
+    _run_custom_code(arguments)
+    path = Path(arguments["path"])
+    with translated(f"Loading {item.label}", path.name, ModelError):
+        return loadback.run_in(arguments["runtime"], item.slug, path, _scratch())
+
+
+def inside(arguments: Json, progress: Progress) -> Json:
+    """``{path, format, specs, inputs, draw, row, inner, custom_code?}`` → ``{problem}``: what a model computes inside,
+    on one row of one draw."""
+    loaded = _load(Path(arguments["path"]), formats.get(arguments["format"]), arguments, progress)
+    progress("looking inside")
+    return looking.show(loaded, arguments)
+
+
+def _unopened(path: Path, item: Format) -> Json:
+    """A result that runs on other machines: that it can at least be read back, and its weights."""
+    item.inspect(path, _scratch())
+    problem = f"{item.label} runs on other machines than this one"
+    if item.weights is None:
+        raise NotRunnable(problem=problem)
+    with translated("Reading the weights", otherwise=ModelError):
+        return {"not_run": problem, "prints": fingerprints.of_weights(item.weights(path, _scratch()), {})}
 
 
 def sample(arguments: Json, progress: Progress) -> Json:
@@ -136,6 +187,8 @@ STEPS: dict[str, Callable[[Json, Progress], Json]] = {
     "convert": convert,
     "probe": probe,
     "exact": exact,
+    "twin": twin,
+    "inside": inside,
     "run": run,
     "sample": sample,
 }
@@ -170,18 +223,21 @@ def _run_custom_code(arguments: Json) -> None:
         custom_code.register(Path(path))
 
 
-def _probe(path: Path, source: Format, arguments: Json, progress: Progress) -> Json:
+def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seconds: float) -> Json:
     """Run the source; a source that cannot be run is told, and converted nevertheless."""
     wanted = arguments["probe"]
     try:
         loaded = _load(path, source, arguments, progress)
         if loaded is None:
             raise ModelError(problem=f"{source.label} cannot be run here")
+        samples = open_samples(Path(wanted["samples"]), loaded.inputs) if wanted.get("samples") else None
         tried = None
         if not (loaded.architecture and wanted.get("described")):
             progress("running the source")
-            tried = _try_out(loaded, wanted)
-        described = _describe(loaded)
+            tried = _try_out(loaded, wanted, samples)
+        described = _describe(loaded, bool(wanted["prints"]))
+        if tried:
+            described |= _challenge(loaded, tried, wanted, progress, seconds)
     except BadSamples:  # what a person gave is theirs to repair
         raise
     except LarderError as error:
@@ -189,17 +245,37 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress) -> J
     if tried:
         for name, draws in zip(("inputs", "outputs"), tried, strict=True):
             verify.save_draws(Path(wanted[name]), draws)
-    return {**described, "findings": _plain_findings(loaded.findings), "error": None}
+    said = (*loaded.findings, *(samples.findings if samples else ()))
+    return {**described, "findings": _plain_findings(said), "error": None}
 
 
-def _try_out(loaded: Loaded, wanted: Json) -> tuple[list[Arrays], list[Arrays]]:
+def _challenge(
+    loaded: Loaded, tried: tuple[list[Arrays], list[Arrays]], wanted: Json, progress: Progress, seconds: float
+) -> Json:
+    """Does the model answer the same twice, and would a fault show? Draws that show more join what was tried."""
+    draws, answers = tried
+    with translated("Running the model", otherwise=ModelError):
+        if unsteady := faults.steady(loaded, draws[0], answers[0], STEADY):
+            return {"unsteady": unsteady, "faults": [], "variables": 0}
+    progress("planting faults")
+    enough, gross = 4 * float(wanted["allowed"]), bool(wanted["gross"])
+    with translated("Trying out faults", otherwise=ModelError):
+        rows = faults.try_faults(loaded, draws, wanted["seed"], seconds, gross=gross, enough=enough)
+        better = faults.better_draws(loaded, draws, rows, wanted["seed"], seconds / 2, enough=enough, gross=gross)
+    draws += better.draws
+    answers += [{name: _plain(array) for name, array in answer.items()} for answer in better.answers]
+    return {"unsteady": "", "faults": better.rows, "variables": len(loaded.variables())}
+
+
+def _try_out(loaded: Loaded, wanted: Json, samples: Samples | None) -> tuple[list[Arrays], list[Arrays]]:
     """What the model was given and what it answered: people's own samples, and draws of the first kind it accepts."""
-    draws = [read_samples(Path(wanted["samples"]), loaded.inputs)] if wanted.get("samples") else []
+    draws = [samples.arrays] if samples else []
+    like = samples.arrays if samples and wanted.get("near") else None
     answers = [_answer(loaded, draw) for draw in draws]
     refusal = None
-    for guess in GUESSES:
+    for guess in distinct_guesses(loaded.inputs):
         try:
-            made = make_inputs(loaded.inputs, wanted["seed"], guess)
+            made = make_inputs(loaded.inputs, wanted["seed"], guess, like)
             return draws + made, answers + [_answer(loaded, draw) for draw in made]
         except LarderError as error:
             refusal = refusal or error
@@ -213,14 +289,18 @@ def _answer(loaded: Loaded, draw: Arrays) -> Arrays:
         return {name: _plain(array) for name, array in loaded.run(draw).items()}
 
 
-def _describe(loaded: Loaded) -> Json:
-    """The interface, and a digest of every weight."""
+def _describe(loaded: Loaded, with_prints: bool) -> Json:
+    """The interface, a digest of every weight, and its fingerprint where weights need not come back bit for bit."""
     with translated("Reading the weights", otherwise=ModelError):
         weights = list(_digests(loaded))
+        prints = None
+        if with_prints and not loaded.architecture:
+            prints = fingerprints.of_weights(loaded.weights(), loaded.steps())
     return {
         "inputs": [asdict(spec) for spec in loaded.inputs],
         "outputs": [asdict(spec) for spec in loaded.outputs],
         "weights": weights,
+        "prints": prints,
         "architecture": loaded.architecture,
     }
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from django.utils import timezone
 from models_app import storage
 from models_app.models import SYSTEM, Artifact, Conversion, ModelVersion, Tag, Upload, WorkerNode, record
 from models_app.models.leases import lease_end
+from models_app.models.quarantine import Cause, put_in_quarantine
 from worker import archive, formats, options
 from worker.celery import app
 from worker.errors import Canceled, LarderError, SandboxError, SandboxMissing, VerificationError, WorkerLost
@@ -119,7 +121,7 @@ def convert(pk: str) -> None:
     token = Conversion.objects.claim(uuid.UUID(pk))
     if token is None:
         return
-    conversion = Conversion.objects.select_related("version__model__team").get(pk=pk)
+    conversion = Conversion.objects.select_related("version__model__team", "samples").get(pk=pk)
     hold = Hold(lambda: Conversion.objects.held(conversion.pk, token))
     _work(hold, lambda folder: _convert(hold, conversion, folder), lambda error: _fail(hold.publish, conversion, error))
 
@@ -207,7 +209,7 @@ def _mark_inspected(hold: Hold, version: ModelVersion, seen: Inspection) -> None
 
     def publish(**outcome: Any) -> None:
         said = [finding.to_json() for finding in together]
-        hold.publish(summary_data=seen.summary.to_json(), findings_data=said, **outcome)
+        hold.publish(summary_data=seen.summary.to_json(), findings_data=said, weights_sha256=seen.weights, **outcome)
 
     if seen.error:
         _mark_unreadable(publish, version, seen.error)
@@ -236,10 +238,21 @@ def _convert(hold: Hold, conversion: Conversion, folder: Path) -> None:
         conversion.options,
         folder,
         _limits(),
+        samples=_samples(conversion, folder),
         stage=_stages(hold),
         canceled=hold.canceled,
     )
     _keep(hold, conversion, result)
+
+
+def _samples(conversion: Conversion, folder: Path) -> Path | None:
+    """A link to the samples under the name that people gave them, which is what messages say."""
+    if conversion.samples is None:
+        return None
+    link = folder / "samples" / conversion.samples.name.rpartition("/")[2][:60]  # four bytes each at most
+    link.parent.mkdir(mode=0o700)
+    link.symlink_to(storage.path_of(conversion.samples.sha256))
+    return link
 
 
 def _stages(hold: Hold) -> Callable[[str], None]:
@@ -254,16 +267,31 @@ def _stages(hold: Hold) -> Callable[[str], None]:
 
 
 def _keep(hold: Hold, conversion: Conversion, result: Result) -> None:
-    """Store and offer the result, unless it differs from its source."""
-    if result.report.verdict is Verdict.DIFFERS:
-        _fail(hold.publish, conversion, VerificationError(problem=result.report.reason), result.report)
-    else:
-        name = download_name(conversion.version, conversion.target, conversion.options, result.path)
-        _offer(hold, conversion, name, storage.adopt(result.path), result.report)
+    """Store the result: to be handed out, or in quarantine where it differs from its source."""
+    name = download_name(conversion.version, conversion.target, conversion.options, result.path)
+    keep = _set_aside if result.report.verdict is Verdict.DIFFERS else _offer
+    keep(hold, conversion, name, storage.adopt(result.path), result.report)
 
 
 @transaction.atomic
 def _offer(hold: Hold, conversion: Conversion, name: str, stored: storage.Stored, report: Report) -> None:
+    artifact = _add_artifact(conversion, name, stored)
+    hold.publish(**_final(Conversion.State.SUCCEEDED, report), artifact=artifact)
+    said = {"target": conversion.target, "verdict": report.verdict, "sha256": stored.sha256}
+    record(SYSTEM, Tag.CONVERSION_SUCCEEDED, conversion.team, conversion, **said)
+
+
+@transaction.atomic
+def _set_aside(hold: Hold, conversion: Conversion, name: str, stored: storage.Stored, report: Report) -> None:
+    """The conversion has failed, and what came out is kept where nobody gets it until a person releases it."""
+    artifact = _add_artifact(conversion, name, stored)
+    error = VerificationError(problem=report.reason.removesuffix("."))
+    _fail(partial(hold.publish, artifact=artifact), conversion, error, report)
+    put_in_quarantine(SYSTEM, artifact, Cause.DIFFERS, report.reason)
+
+
+def _add_artifact(conversion: Conversion, name: str, stored: storage.Stored) -> Artifact:
+    """LostLease where somebody no longer wants it."""
     artifact = conversion.version.artifacts.create(
         format=conversion.target,
         name=name,
@@ -273,9 +301,7 @@ def _offer(hold: Hold, conversion: Conversion, name: str, stored: storage.Stored
     )
     if Conversion.objects.filter(pk=conversion.pk, cancel_requested=True).exists():
         raise LostLease
-    hold.publish(**_final(Conversion.State.SUCCEEDED, report), artifact=artifact)
-    said = {"target": conversion.target, "verdict": report.verdict, "sha256": stored.sha256}
-    record(SYSTEM, Tag.CONVERSION_SUCCEEDED, conversion.team, conversion, **said)
+    return artifact
 
 
 @transaction.atomic

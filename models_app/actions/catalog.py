@@ -12,6 +12,7 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from models_app import storage
+from models_app.actions.quarantine import mark
 from models_app.actions.uploads import refusals
 from models_app.models import Actor, Artifact, ModelVersion, RegisteredModel, Tag, Team, Upload, record
 from worker import bundle, intake, tasks
@@ -54,7 +55,8 @@ def add_version(
 
 def record_download(actor: Actor, artifact: Artifact) -> None:
     """Write down a member's download, before its first byte is sent."""
-    record(actor, Tag.ARTIFACT_DOWNLOADED, artifact.team, artifact, sha256=artifact.sha256, format=artifact.format)
+    said = {"sha256": artifact.sha256, "format": artifact.format, **mark(artifact)}
+    record(actor, Tag.ARTIFACT_DOWNLOADED, artifact.team, artifact, **said)
 
 
 def earlier_copy(version: ModelVersion) -> ModelVersion | None:

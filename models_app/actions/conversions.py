@@ -12,7 +12,9 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from models_app.models import Actor, Conversion, ModelVersion, Tag, record
+from models_app.actions.quarantine import check_handed_out
+from models_app.models import Actor, Conversion, ModelVersion, Samples, Tag, record
+from models_app.models.samples import samples_of
 from worker import pipeline, routes, tasks
 from worker.errors import LarderError, StateError, from_json
 
@@ -31,10 +33,13 @@ def request_conversion(
     target = target[:TARGET_LENGTH]
     with _refusals(actor, version, target):
         _check_inspected(version)
+        check_handed_out(version.source)
         routes.find_route(version.source.format, target, version.summary, settings.JOB_MEMORY_BYTES)
         chosen = pipeline.check_options(target, options or {})
-    key = _options_key(chosen)
-    return _asked_already(version, target, key) or _create(actor, version, target, chosen, key)
+    samples = samples_of(version)
+    key = _options_key(chosen, samples)
+    wanted = {"target": target, "options": chosen, "options_key": key, "samples": samples}
+    return _asked_already(version, target, key) or _create(actor, version, wanted)
 
 
 def cancel_conversion(actor: Actor, conversion: Conversion) -> None:
@@ -71,8 +76,8 @@ def _asked_already(version: ModelVersion, target: str, key: str) -> Conversion |
     return version.conversions.filter(target=target, options_key=key, state__in=alive, cancel_requested=False).first()
 
 
-def _create(actor: Actor, version: ModelVersion, target: str, options: dict[str, Any], key: str) -> Conversion:
-    wanted = {"target": target, "options": options, "options_key": key}
+def _create(actor: Actor, version: ModelVersion, wanted: dict[str, Any]) -> Conversion:
+    target, options, key = (wanted[name] for name in ("target", "options", "options_key"))
     try:
         with transaction.atomic():
             conversion = version.conversions.create(requested_by=actor.person, **wanted)
@@ -83,5 +88,7 @@ def _create(actor: Actor, version: ModelVersion, target: str, options: dict[str,
     return conversion
 
 
-def _options_key(options: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+def _options_key(options: Mapping[str, Any], samples: Samples | None) -> str:
+    """With other samples it is another question: a verdict on them, and for whole numbers another result."""
+    asked = {**options, "samples": samples.sha256} if samples else options
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from models_app.actions.quarantine import check_handed_out, mark
 from models_app.models import Actor, Artifact, ShareLink, Tag, record
 from models_app.models.sharing import token_hash
 from worker.errors import StateError, UnsafeContent
@@ -21,12 +22,14 @@ def create_share_link(actor: Actor, artifact: Artifact, lasts: timedelta) -> tup
     """A link that ends after ``lasts``, and its token, which is kept nowhere and cannot be shown again."""
     if not artifact.is_shareable:
         raise UnsafeContent(name=artifact.name, reason="a pickle runs code when it is opened, so it cannot be shared")
+    check_handed_out(artifact)
     token = secrets.token_urlsafe(32)
     ends = timezone.now() + min(lasts, LONGEST)
     link = ShareLink.objects.create(
         artifact=artifact, token_sha256=token_hash(token), created_by=actor.person, expires_at=ends
     )
-    record(actor, Tag.SHARE_CREATED, artifact.team, artifact, link=link.pk, expires_at=ends.isoformat())
+    said = {"link": link.pk, "expires_at": ends.isoformat(), **mark(artifact)}
+    record(actor, Tag.SHARE_CREATED, artifact.team, artifact, **said)
     return link, token
 
 
@@ -49,4 +52,5 @@ def open_share_link(actor: Actor, link: ShareLink) -> None:
 def download_by_link(actor: Actor, link: ShareLink) -> None:
     """Count and record a download by link, before its first byte is sent."""
     ShareLink.objects.filter(pk=link.pk).update(downloaded_count=F("downloaded_count") + 1)
-    record(actor, Tag.SHARE_DOWNLOADED, link.team, link.artifact, link=link.pk, sha256=link.artifact.sha256)
+    said = {"link": link.pk, "sha256": link.artifact.sha256, **mark(link.artifact)}
+    record(actor, Tag.SHARE_DOWNLOADED, link.team, link.artifact, **said)

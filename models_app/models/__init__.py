@@ -3,6 +3,8 @@
 from models_app.models.audit import SYSTEM, Actor, AuditEvent, Tag, record
 from models_app.models.catalog import Artifact, ModelVersion, RegisteredModel
 from models_app.models.conversions import Conversion, WorkerNode
+from models_app.models.quarantine import Quarantine
+from models_app.models.samples import Samples
 from models_app.models.sharing import ShareLink
 from models_app.models.teams import Membership, Role, Team, can
 from models_app.models.uploads import Upload
@@ -15,8 +17,10 @@ __all__ = [
     "Conversion",
     "Membership",
     "ModelVersion",
+    "Quarantine",
     "RegisteredModel",
     "Role",
+    "Samples",
     "ShareLink",
     "Tag",
     "Team",

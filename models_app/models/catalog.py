@@ -17,6 +17,7 @@ from worker.formats._format import Summary
 from worker.report import Finding, findings_from_json
 
 if TYPE_CHECKING:
+    from models_app.models.quarantine import Quarantine
     from models_app.models.teams import Person
 
 
@@ -52,6 +53,13 @@ class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
     def visible_to(self, user: Person) -> ModelVersionQuerySet:
         """The versions in the teams this person belongs to."""
         return self.filter(model__team__in=Team.objects.visible_to(user))
+
+    def with_weights_of(self, version: ModelVersion) -> ModelVersionQuerySet:
+        """The other versions of its team that hold the same weights, in whatever format, newest first."""
+        if not version.weights_sha256:
+            return self.none()
+        same = self.filter(model__team=version.model.team_id, weights_sha256=version.weights_sha256)
+        return same.exclude(pk=version.pk).order_by("-pk")
 
     def claim(self, pk: int) -> uuid.UUID | None:
         """Take the inspection of this version; None where somebody else has it or nothing is left to do."""
@@ -99,12 +107,14 @@ class ModelVersion(Leased):
     recognised_by = models.CharField(max_length=300, blank=True)
     summary_data = PlainJSONField(default=dict)
     findings_data = PlainJSONField(default=list)
+    weights_sha256 = models.CharField(max_length=64, blank=True)  # of all weights, whatever the format; "" if unknown
     error = PlainJSONField(null=True)  # LarderError.to_json
 
     objects = ModelVersionQuerySet.as_manager()
 
     class Meta:
         ordering = ["-number"]
+        indexes = [models.Index(fields=["weights_sha256"], condition=~Q(weights_sha256=""), name="versions_by_weights")]
         constraints = [
             models.UniqueConstraint(fields=["model", "number"], name="version_number_is_unique_in_model"),
             models.CheckConstraint(
@@ -174,6 +184,16 @@ class Artifact(models.Model):
     @property
     def team(self) -> Team:
         return self.version.model.team
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """What keeps it from being handed out, where anything does."""
+        return next((stay for stay in self.quarantines.all() if stay.released_at is None), None)
+
+    @property
+    def releases(self) -> list[Quarantine]:
+        """Its mark: every time that somebody let it out of quarantine, oldest first."""
+        return [stay for stay in self.quarantines.all() if stay.released_at is not None]
 
     @property
     def is_shareable(self) -> bool:

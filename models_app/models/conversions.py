@@ -15,6 +15,7 @@ from django.utils import timezone
 from models_app.models.catalog import Artifact, ModelVersion
 from models_app.models.fields import PlainJSONField
 from models_app.models.leases import Leased, expired, new_lease, untold
+from models_app.models.samples import Samples
 from models_app.models.teams import Team
 from worker import formats, options
 from worker.report import Report
@@ -61,7 +62,8 @@ class Conversion(Leased):
     queued     waits for a worker; a Celery message is only a hint that it does
     running    a worker holds the lease (``lease_token``, ``lease_until``) and renews it
     succeeded  the result is stored and its verdict is verified or not-provable
-    failed     ``error`` holds the code and the sentence; after the verdict differs the report is there, the file is not
+    failed     ``error`` holds the code and the sentence; after the verdict differs the report is there, and the file is
+               in quarantine; whoever releases it does so with the file, and this conversion stays failed
     canceled   somebody no longer wanted it
 
     queued → running → succeeded | failed | canceled; queued → canceled; running → queued when the lease ran out.
@@ -81,7 +83,7 @@ class Conversion(Leased):
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="conversions")
     target = models.SlugField(max_length=32)
     options = PlainJSONField(default=dict)
-    options_key = models.CharField(max_length=64)  # sha256 of the canonical options: what "asked twice" compares
+    options_key = models.CharField(max_length=64)  # sha256 of options and samples: what "asked twice" compares
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     requested_at = models.DateTimeField(auto_now_add=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
@@ -92,6 +94,7 @@ class Conversion(Leased):
     finished_at = models.DateTimeField(null=True)
     report_data = PlainJSONField(null=True)
     error = PlainJSONField(null=True)  # LarderError.to_json
+    samples = models.ForeignKey(Samples, null=True, on_delete=models.PROTECT, related_name="conversions")
     artifact = models.ForeignKey(Artifact, null=True, on_delete=models.PROTECT, related_name="conversions")
 
     objects = ConversionQuerySet.as_manager()
@@ -146,6 +149,17 @@ class Conversion(Leased):
     @property
     def is_final(self) -> bool:
         return self.state in self.FINAL
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Is what came out in quarantine?"""
+        return self.artifact is not None and self.artifact.quarantine is not None
+
+    @property
+    def is_released(self) -> bool:
+        """Did it fail, and somebody let what came out be handed out nonetheless?"""
+        failed = self.state == self.State.FAILED
+        return failed and self.artifact is not None and self.artifact.quarantine is None
 
     @property
     def report(self) -> Report | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -14,6 +15,8 @@ from django.views.decorators.vary import vary_on_headers
 
 from models_app.actions import catalog
 from models_app.models import Artifact, AuditEvent, Conversion, ModelVersion, RegisteredModel, Team, WorkerNode
+from models_app.models.quarantine import handed_out
+from models_app.models.samples import samples_of
 from models_app.views.access import Request, actor, may, team_or_404
 from models_app.views.downloads import send
 from models_app.views.rows import (
@@ -32,6 +35,7 @@ from worker.report import Severity
 
 PAGE_SIZE = 50
 EVENTS = 20
+TWINS = 5  # versions with the same weights that are named
 SORTS = {
     "recent": ("Last changed", "-updated_at"),
     "name": ("Name", "name"),
@@ -84,7 +88,7 @@ def _filtered(team: Team, filters: dict[str, str]) -> QuerySet[RegisteredModel]:
     if filters["q"]:
         models = models.filter(name__icontains=filters["q"])
     if filters["format"]:
-        having = Artifact.objects.filter(format=filters["format"], version__model__team=team)
+        having = handed_out().filter(format=filters["format"], version__model__team=team)
         models = models.filter(pk__in=having.values("version__model"))
     return models.order_by(SORTS.get(filters["sort"], SORTS["recent"])[1], "pk")
 
@@ -107,13 +111,13 @@ def version_or_404(request: Request, team: str, model: str, number: int) -> Mode
 @require_safe
 def version(request: Request, team: str, model: str, number: int) -> HttpResponse:
     found = version_or_404(request, team, model, number)
-    context = _version_context(found) | {"may": may(request.user, found.team)}
+    context = _version_context(found) | {"may": may(request.user, found.team), "twins": _twins(request, found)}
     return render(request, fragment_or_page(request, "catalog/_version.html", "catalog/version.html"), context)
 
 
 def _version_context(version: ModelVersion) -> dict[str, Any]:
     source = version.source
-    offers = offer_rows(version)
+    offers, files = offer_rows(version), file_rows(version)
     waiting = version.state == ModelVersion.State.WAITING
     busy = waiting or Conversion.objects.unfinished().filter(version=version).exists()
     return {
@@ -123,7 +127,8 @@ def _version_context(version: ModelVersion) -> dict[str, Any]:
         "source": source,
         "format": format_of(source.format),
         "is_pickle": source.format == "pickle",
-        "files": file_rows(version),
+        "files": files,
+        "ready": sum(row.quarantine is None for row in files),
         "offers": offers,
         "groups": offer_groups(offers),
         "impossible": [row for row in offers if row.state == "impossible"],
@@ -132,11 +137,19 @@ def _version_context(version: ModelVersion) -> dict[str, Any]:
         "alarming": [finding for finding in version.findings if finding.severity != Severity.NOTE],
         "error": version.error,
         "events": _events(version),
+        "samples": samples_of(version),
+        "max_samples": settings.MAX_SAMPLES_BYTES,
         "share_choices": SHARE_CHOICES,
         "worker_problem": WorkerNode.objects.problem() if busy else "",
         "poll_seconds": 1 if busy else 0,
         **rescue(version, offers),
     }
+
+
+def _twins(request: Request, version: ModelVersion) -> list[ModelVersion]:
+    """Other versions of the team with the same weights; one more than is shown tells that there are more."""
+    same = ModelVersion.objects.visible_to(request.user).with_weights_of(version)
+    return list(same.select_related("model__team")[: TWINS + 1])
 
 
 def _events(version: ModelVersion) -> QuerySet[AuditEvent]:

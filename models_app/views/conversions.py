@@ -20,6 +20,7 @@ from models_app.models import Conversion, ModelVersion, WorkerNode
 from models_app.views import access
 from models_app.views.access import Request, actor, may
 from models_app.views.catalog import fragment_or_page, version_or_404
+from models_app.views.reports import document, repeat
 from models_app.views.rows import SHARE_CHOICES, by_severity, file_row, format_of, labels
 from worker import routes
 from worker.errors import LarderError
@@ -68,7 +69,8 @@ def _options(request: Request, target: str) -> dict[str, str]:
 
 def _conversion_or_404(request: Request, pk: uuid.UUID) -> Conversion:
     related = ("version__model__team", "version__uploaded_by", "requested_by", "artifact__version__model__team")
-    return get_object_or_404(Conversion.objects.visible_to(request.user).select_related(*related), pk=pk)
+    visible = Conversion.objects.visible_to(request.user).select_related("samples", *related)
+    return get_object_or_404(visible, pk=pk)
 
 
 @vary_on_headers("HX-Request")
@@ -95,7 +97,7 @@ def report(request: Request, pk: uuid.UUID) -> HttpResponse:
         raise Http404
     name = f"{found.version.model.slug}-v{found.version.number}-{found.target}-report.json"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return JsonResponse(found.report_data, headers=headers, json_dumps_params={"indent": 2})
+    return JsonResponse(document(found), headers=headers, json_dumps_params={"indent": 2})
 
 
 def _context(conversion: Conversion) -> dict[str, Any]:
@@ -116,6 +118,7 @@ def _context(conversion: Conversion) -> dict[str, Any]:
         "position": _position(conversion),
         "elapsed_seconds": _elapsed(conversion),
         "report": report,
+        "repeat": "\n".join((repeat(conversion) or {}).values()),
         "findings": by_severity(report.findings) if report else [],
         "error": conversion.error,
         "file": file_row(conversion.artifact, conversion) if conversion.artifact else None,

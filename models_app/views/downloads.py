@@ -11,7 +11,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.utils.http import content_disposition_header, parse_etags
 
 from models_app import storage
+from models_app.actions import quarantine
 from models_app.models import Artifact
+from models_app.models.quarantine import Cause
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -46,7 +48,8 @@ class Chunks:
 
 
 def send(request: HttpRequest, artifact: Artifact, record: Callable[[], None]) -> HttpResponseBase:
-    """The file, after ``record`` has written down that it is being downloaded."""
+    """The file, after ``record`` has written down that it is being downloaded; Quarantined where nobody may have it."""
+    quarantine.check_handed_out(artifact)
     etag = f'"{artifact.sha256}"'
     if etag in parse_etags(request.headers.get("If-None-Match", "")):
         return HttpResponse(status=304, headers={"ETag": etag})
@@ -62,9 +65,18 @@ def send(request: HttpRequest, artifact: Artifact, record: Callable[[], None]) -
 def _body(request: HttpRequest, artifact: Artifact, span: Span, record: Callable[[], None]) -> HttpResponseBase:
     if request.method == "HEAD":
         return HttpResponse()
-    file = open(storage.path_of(artifact.sha256), "rb", buffering=0)  # noqa: SIM115 (closed with the response)
+    file = _open(artifact)
     record()
     return StreamingHttpResponse(Chunks(file, span), status=206 if span.partial else 200)
+
+
+def _open(artifact: Artifact) -> BinaryIO:
+    """The file, unless its bytes are no longer those that were published: then it is in quarantine from now on."""
+    try:
+        return storage.open_whole(storage.Stored(artifact.sha256, artifact.size))
+    except storage.Altered:
+        quarantine.put_altered(artifact)
+        raise quarantine.refusal(artifact, Cause.ALTERED) from None
 
 
 def _headers(artifact: Artifact, span: Span, etag: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ TITLES = {
     404: "There is nothing here",
     409: "This cannot be done any more",
     413: "The file is too large",
+    423: "This file is in quarantine",
     429: "Too many attempts",
     503: "This cannot be done just now",
 }

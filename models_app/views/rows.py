@@ -7,17 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Prefetch, Q, Sum
 
 from models_app.forms import LASTS
-from models_app.models import Artifact, Conversion, ModelVersion, RegisteredModel
+from models_app.models import Artifact, Conversion, ModelVersion, Quarantine, RegisteredModel, Samples
+from models_app.models.quarantine import handed_out
+from models_app.models.samples import samples_of
 from worker import formats, routes
 from worker.formats._format import Format, Option
 from worker.report import Finding, Severity
+from worker.snippets import pinned
 
 SHARE_CHOICES = [(value, label) for value, (label, _) in LASTS.items()]
 SEVERITIES = [Severity.DANGER, Severity.WARNING, Severity.NOTE]
 RUNNING = Q(conversions__state__in=["queued", "running"])
+STAYS = Prefetch("quarantines", Quarantine.objects.select_related("put_by", "released_by"))
 OFFER_STATES = {"succeeded": "ready", "queued": "running", "running": "running", "failed": "failed"}
 # Where a format stands on the page. One that is named nowhere stands at the end.
 GROUPS = {
@@ -41,7 +45,7 @@ GROUPS = {
 class VersionRow:
     version: ModelVersion
     formats: list[Format]
-    size: int  # bytes, all files together
+    size: int  # bytes, all files together that can be had
     running: int
 
 
@@ -68,6 +72,16 @@ class FileRow:
     snippet: str
     checksum_line: str
     shareable: bool
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """What keeps it from being handed out, where anything does."""
+        return self.artifact.quarantine
+
+    @property
+    def releases(self) -> list[Quarantine]:
+        """Every time that somebody let it out of quarantine."""
+        return self.artifact.releases
 
 
 @dataclass(frozen=True)
@@ -96,11 +110,13 @@ class OfferRow:
     made: list[Conversion]  # the latest for each set of options, unless it was canceled
     renews: bool  # is it the format that the file is in already?
     written_by: str  # the release of Keras that wrote the file, where that is known
+    samples_changed: bool  # was the latest asked for with other samples than those that the version has now?
 
     @property
     def askable(self) -> bool:
-        """Can it be asked for? One with options can be asked for again, with others."""
-        return self.state in ("available", "failed") or (bool(self.options) and self.state != "impossible")
+        """Can it be asked for? One with options can be asked for again, with others, and each with other samples."""
+        again = bool(self.options) or self.samples_changed
+        return self.state in ("available", "failed") or (again and self.state != "impossible")
 
     @property
     def title(self) -> str:
@@ -151,10 +167,11 @@ def version_rows(versions: Iterable[ModelVersion]) -> list[VersionRow]:
     """One row per version, in three queries however many there are."""
     pks = [version.pk for version in versions]
     slugs: dict[int, set[str]] = {pk: set() for pk in pks}
-    for pk, slug in Artifact.objects.filter(version__in=pks).values_list("version_id", "format"):
+    for pk, slug in handed_out().filter(version__in=pks).values_list("version_id", "format"):
         slugs[pk].add(slug)
     found = ModelVersion.objects.filter(pk__in=pks)
-    sizes = dict(found.annotate(total=Sum("artifacts__size")).values_list("pk", "total"))
+    totals = found.annotate(total=Sum("artifacts__size", filter=Q(artifacts__in=handed_out())))
+    sizes = dict(totals.values_list("pk", "total"))
     running = dict(found.annotate(total=Count("conversions", RUNNING)).values_list("pk", "total"))
     return [
         VersionRow(version, _formats(slugs[version.pk]), sizes[version.pk] or 0, running[version.pk])
@@ -177,7 +194,7 @@ def _model_row(model: RegisteredModel, row: VersionRow | None) -> ModelRow:
 
 def file_rows(version: ModelVersion) -> list[FileRow]:
     by_artifact = {conversion.artifact_id: conversion for conversion in version.conversions.exclude(artifact=None)}
-    artifacts = version.artifacts.select_related("version__model__team")
+    artifacts = version.artifacts.select_related("version__model__team").prefetch_related(STAYS)
     return [file_row(artifact, by_artifact.get(artifact.pk)) for artifact in artifacts]
 
 
@@ -188,9 +205,9 @@ def file_row(artifact: Artifact, conversion: Conversion | None) -> FileRow:
         verdict=verdict(conversion),
         conversion=conversion,
         url=artifact.download_url,
-        snippet=snippet(artifact),
+        snippet=snippet(artifact, conversion),
         checksum_line=checksum_line(artifact),
-        shareable=artifact.is_shareable,
+        shareable=artifact.is_shareable and artifact.quarantine is None,
     )
 
 
@@ -198,11 +215,12 @@ def verdict(conversion: Conversion | None) -> str:
     return str(conversion.report_data["verdict"]) if conversion and conversion.report_data else ""
 
 
-def snippet(artifact: Artifact) -> str:
-    """The code that loads the file once it lies next to a fresh interpreter."""
+def snippet(artifact: Artifact, conversion: Conversion | None) -> str:
+    """The code that loads the file once it lies next to a fresh interpreter, with what it was tested with here."""
     found = format_of(artifact.format)
     name = json.dumps(artifact.name, ensure_ascii=False)  # people run this, and somebody else chose the name
-    return found.snippet.replace('"{file}"', name) if found else ""
+    checks = conversion.report.checks if conversion and conversion.report else ()
+    return pinned(found, checks).replace('"{file}"', name) if found else ""
 
 
 def checksum_line(artifact: Artifact) -> str:
@@ -223,11 +241,12 @@ def offer_rows(version: ModelVersion) -> list[OfferRow]:
     if version.state != ModelVersion.State.INSPECTED:
         return []
     asked: dict[str, list[Conversion]] = {}
-    for conversion in version.conversions.order_by("requested_at"):
+    with_files = version.conversions.select_related("artifact", "samples").prefetch_related("artifact__quarantines")
+    for conversion in with_files.order_by("requested_at"):
         asked.setdefault(conversion.target, []).append(conversion)
     offers = routes.offers(version.source.format, version.summary, settings.JOB_MEMORY_BYTES)
-    keras = version.summary.producer.get("keras", "")
-    rows = [_offer_row(offer, asked.get(offer.format.slug, []), keras) for offer in offers]
+    keras, samples = version.summary.producer.get("keras", ""), samples_of(version)
+    rows = [_offer_row(offer, asked.get(offer.format.slug, []), keras, samples) for offer in offers]
     return sorted(rows, key=lambda row: row.state == "impossible")
 
 
@@ -241,13 +260,13 @@ def offer_groups(rows: Sequence[OfferRow]) -> list[OfferGroup]:
     return [group for group in found if group.rows]
 
 
-def _offer_row(offer: routes.Offer, asked: Sequence[Conversion], written_by: str) -> OfferRow:
+def _offer_row(offer: routes.Offer, asked: Sequence[Conversion], written_by: str, samples: Samples | None) -> OfferRow:
     conversion = asked[-1] if asked else None
     state = OFFER_STATES.get(conversion.state, "available") if conversion else "available"
-    reason = conversion.error["message"] if conversion and conversion.error else ""
+    reason = conversion.error["message"] if conversion and conversion.error and not conversion.is_released else ""
     if offer.error:
         state, reason = "impossible", offer.error.message
-    latest = {conversion.options_key: conversion for conversion in asked}
+    latest = {json.dumps(conversion.options, sort_keys=True): conversion for conversion in asked}
     return OfferRow(
         format=offer.format,
         state=state,
@@ -260,7 +279,12 @@ def _offer_row(offer: routes.Offer, asked: Sequence[Conversion], written_by: str
         made=[conversion for conversion in latest.values() if conversion.state in OFFER_STATES],
         renews=offer.renews,
         written_by=written_by,
+        samples_changed=conversion is not None and _digest(conversion.samples) != _digest(samples),
     )
+
+
+def _digest(samples: Samples | None) -> str:
+    return samples.sha256 if samples else ""
 
 
 def _option_row(slug: str, option: Option) -> OptionRow:

@@ -11,6 +11,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from models_app.actions import sharing
+from models_app.actions.quarantine import check_handed_out
 from models_app.forms import LASTS, LASTS_DEFAULT, ShareForm
 from models_app.models import Actor, Artifact, ShareLink
 from models_app.views import access
@@ -26,7 +27,8 @@ GONE = "This link does not exist, was revoked, or has ended. Ask whoever sent it
 def shares(request: Request, team: str) -> HttpResponse:
     found = team_or_404(request, team)
     related = ("artifact__version__model__team", "created_by")
-    links = ShareLink.objects.filter(artifact__version__model__team=found).select_related(*related)
+    of_team = ShareLink.objects.filter(artifact__version__model__team=found)
+    links = of_team.select_related(*related).prefetch_related("artifact__quarantines")
     return render(request, "sharing/shares.html", {"team": found, "may": may(request.user, found), "links": links})
 
 
@@ -61,11 +63,12 @@ def share_revoke(request: Request, pk: int) -> HttpResponse:
 
 
 def _link_or_gone(token: str) -> ShareLink:
-    """Unknown, revoked and ended links look the same from outside."""
+    """Unknown, revoked and ended links look the same from outside; whoever has a good one learns of the quarantine."""
     links = ShareLink.objects.opened_by(token).select_related("artifact__version__model__team", "created_by")
     link = links.first()
     if link is None or not link.artifact.is_shareable:
         raise Gone(GONE)
+    check_handed_out(link.artifact)
     return link
 
 
@@ -81,14 +84,15 @@ def public_share(request: HttpRequest, token: str) -> HttpResponse:
     if request.method == "GET":
         sharing.open_share_link(_visitor(request), link)
     artifact = link.artifact
+    conversion = artifact.conversions.first()
     context = {
         "link": link,
         "artifact": artifact,
         "format": format_of(artifact.format),
         "download_url": reverse("public-download", args=[token, artifact.name]),
         "checksum_line": checksum_line(artifact),
-        "snippet": snippet(artifact),
-        "verdict": verdict(artifact.conversions.first()),
+        "snippet": snippet(artifact, conversion),
+        "verdict": verdict(conversion),
         "shared_by": link.created_by.get_full_name() or link.created_by.get_username(),
         "team_name": link.team.name,
     }

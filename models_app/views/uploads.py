@@ -108,7 +108,7 @@ def upload_raw(request: Request, team: str) -> HttpResponse:
 
 @csrf_protect
 def _receive_raw(request: Request, team: Team) -> HttpResponse:
-    kept = uploads.receive(actor(request), team, request.GET.get("name", ""), request, _length(request))
+    kept = uploads.receive(actor(request), team, request.GET.get("name", ""), request, declared_length(request))
     said = {"id": str(kept.pk), "name": kept.name, "size": kept.size, "sha256": kept.sha256}
     return JsonResponse(said, status=201)
 
@@ -159,7 +159,7 @@ def _address(request: Request, version: ModelVersion) -> str:
 
 def _refuse_early(request: Request, team: Team, limit: int) -> UploadError | None:
     """What can be known before the first byte, recorded like every refusal. None: go on."""
-    length = _length(request)
+    length = declared_length(request)
     name = uploads.clean_name(request.GET.get("name", ""))
     try:
         with uploads.refusals(actor(request), team, name):
@@ -172,7 +172,7 @@ def _refuse_early(request: Request, team: Team, limit: int) -> UploadError | Non
     return None
 
 
-def _length(request: Request) -> int | None:
+def declared_length(request: Request) -> int | None:
     """The declared length. With Transfer-Encoding there is none that can be trusted, and Django would read 0 bytes."""
     declared = request.META.get("CONTENT_LENGTH") or ""
     if "HTTP_TRANSFER_ENCODING" in request.META or not declared.isdecimal():

@@ -82,15 +82,19 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 @pytest.fixture(scope="session", autouse=True)
 def _emptying_the_history(django_db_setup: None) -> Iterator[None]:
     """Tests with threads commit, and the tables are emptied after them: for nothing else the triggers step aside."""
-    triggers = import_module("models_app.migrations.0002_append_only_history")
+    triggers = [
+        import_module(f"models_app.migrations.{name}") for name in ("0002_append_only_history", "0003_quarantine")
+    ]
     execute = BaseDatabaseOperations.execute_sql_flush
 
     def flush(self: BaseDatabaseOperations, statements: list[str]) -> None:
         with self.connection.schema_editor() as editor:
-            triggers.remove(None, editor)
+            for each in triggers:
+                each.remove(None, editor)
         execute(self, statements)
         with self.connection.schema_editor() as editor:
-            triggers.add(None, editor)
+            for each in triggers:
+                each.add(None, editor)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush)

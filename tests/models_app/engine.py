@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 
-from tests.models_app.conftest import SUMMARY, a_report
+from models_app.models import Artifact, Conversion, ModelVersion
+from tests.models_app.conftest import SUMMARY, a_report, request_conversion
 from worker import pipeline, runtime, tasks
 from worker.errors import Canceled, LarderError, SandboxMissing
-from worker.report import Finding, Report
+from worker.report import Finding, Report, Verdict
 from worker.sandbox.limits import Limits
 
 
@@ -29,6 +31,8 @@ class FakeEngine:
     during: Callable[[Callable[[], bool]], None] = lambda canceled: None
     folder: Path = Path()
     missing: str = ""
+    samples: bytes | None = None  # what was given to the last conversion
+    samples_name: str = ""
 
     def zygote(self) -> FakeEngine:
         if self.missing:
@@ -65,6 +69,7 @@ class FakeEngine:
         canceled: Callable[[], bool] = bool,
     ) -> pipeline.Result:
         stage("converting")
+        self.samples, self.samples_name = (samples.read_bytes(), samples.name) if samples else (None, "")
         self._act(folder, canceled)
         stage("verifying")
         path = folder / "result.h5"
@@ -88,6 +93,18 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     monkeypatch.setattr(runtime, "zygote", fake.zygote)
     monkeypatch.setattr(tasks, "LOOK_SECONDS", 3600)  # its thread would not see what a test has not committed
     return fake
+
+
+def convert_as(
+    engine: FakeEngine, version: ModelVersion, user: User, verdict: Verdict = Verdict.DIFFERS
+) -> tuple[Conversion, Artifact]:
+    """A conversion that came to this verdict, and the file that came out."""
+    engine.report, engine.result = a_report(verdict), f"a result that is {verdict}".encode()
+    conversion = request_conversion(version, user)
+    tasks.convert(str(conversion.pk))
+    conversion.refresh_from_db()
+    assert conversion.artifact is not None
+    return conversion, conversion.artifact
 
 
 def parameters(function: Callable[..., Any]) -> list[tuple[str, Any]]:

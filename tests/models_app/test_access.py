@@ -12,7 +12,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from models_app.actions import sharing
-from models_app.models import Actor, Artifact, Conversion, Membership, ModelVersion, Team
+from models_app.models import SYSTEM, Actor, Artifact, Conversion, Membership, ModelVersion, Team
+from models_app.models.quarantine import Cause, put_in_quarantine
 from tests.models_app.conftest import LONG, a_report, client_of, request_conversion
 
 OK, FORBIDDEN, MISSING, SIGN_IN, REFUSED = "ok", 403, 404, "sign-in", "refused"
@@ -58,10 +59,15 @@ TABLE = {
     "model": [READ],
     "version": [READ],
     "convert": [WRITE],
+    "samples": [WRITE],
+    "samples-remove": [WRITE],
     "conversion": [READ],
     "conversion-cancel": [WRITE],
     "conversion-report": [READ],
     "share-create": [WRITE],
+    "quarantine": [READ],
+    "quarantine-release": [Row("post", REFUSED, FORBIDDEN, FORBIDDEN, MISSING)],
+    "quarantine-again": [Row("post", REFUSED, REFUSED, FORBIDDEN, MISSING)],
     "download": [READ],
     "share-revoke": [WRITE],
     "public-share": [PUBLIC],
@@ -88,6 +94,10 @@ def address(version: ModelVersion, artifact: Artifact, alice: User, vera: User, 
     conversion = request_conversion(version, alice)
     Conversion.objects.filter(pk=conversion.pk).update(report_data=a_report().to_json())
     link, token = sharing.create_share_link(Actor.of(alice), artifact, LONG)
+    kept = version.artifacts.create(
+        format="h5", name="soup-v1.h5", sha256="0" * 64, size=7, origin=Artifact.Origin.CONVERTED
+    )
+    put_in_quarantine(SYSTEM, kept, Cause.DIFFERS, "the outputs differ")
     member = Membership.objects.get(user=vera)
     known = {
         "team": team.slug,
@@ -96,7 +106,7 @@ def address(version: ModelVersion, artifact: Artifact, alice: User, vera: User, 
         "name": artifact.name,
         "token": token,
     }
-    keys = {"member": member.pk, "conversion": conversion.pk, "share-revoke": link.pk}
+    keys = {"member": member.pk, "quarantine": kept.pk, "conversion": conversion.pk, "share-revoke": link.pk}
 
     def find(name: str) -> str:
         key = keys.get(name) or keys.get(name.split("-")[0], artifact.pk)

@@ -135,14 +135,16 @@ def test_not_provable_is_offered_with_its_verdict(conversion: Conversion, engine
     assert done.report.verdict is Verdict.NOT_PROVABLE
 
 
-def test_result_that_differs_is_not_stored(conversion: Conversion, engine: FakeEngine) -> None:
+def test_result_that_differs_is_kept_in_quarantine(conversion: Conversion, engine: FakeEngine) -> None:
     engine.report, engine.result = a_report(Verdict.DIFFERS), b"a result that differs"
     done = run(conversion)
-    assert (done.state, done.artifact) == (State.FAILED, None)
+    assert done.state == State.FAILED
     assert done.error is not None
     assert done.error["code"] == "differs"
     assert done.report == engine.report
-    assert conversion.version.artifacts.count() == 1
+    assert done.artifact is not None
+    assert done.artifact.quarantine is not None
+    assert storage.path_of(done.artifact.sha256).read_bytes() == engine.result
 
 
 def test_known_error_is_kept_with_its_code(conversion: Conversion, engine: FakeEngine) -> None:

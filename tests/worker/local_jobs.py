@@ -14,7 +14,6 @@ from worker import steps
 from worker.errors import Canceled, LarderError, from_json
 from worker.sandbox.limits import Limits
 
-
 ONE_AT_A_TIME = threading.Lock()  # a process has one current folder
 
 

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, NumPy or h5py: the web process reads labels, su
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,23 +83,51 @@ def _number(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+MOST_BOUNDS, MOST_WORDS, LONGEST_WORD = 4096, 64, 200  # of what a job says that inputs should be like
+
+
+def _bounds(numbers: Any) -> tuple[float, ...]:
+    """Finite numbers that came from a job; ValueError for any other, and for more than anybody needs."""
+    bounds = tuple(map(float, numbers or ()))
+    if len(bounds) > MOST_BOUNDS or not all(map(math.isfinite, bounds)):
+        raise ValueError("not the bounds of an input")
+    return bounds
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """An input or output: None in ``shape`` is a free dimension, ``shape`` None an unknown rank.
 
-    ``limit`` is the exclusive upper bound of an integer input where it is known (the size of an embedding).
+    The rest is what the layers behind an input imply of its values, where that is known:
+    ``limit`` is the exclusive upper bound of an integer (the size of an embedding).
+    ``low`` and ``high`` bound a number: one each for all, or as many as the last dimension has (0 to 255 where the
+    model rescales images itself, two standard deviations around the mean where it normalises).
+    ``words`` are some of the words, or whole numbers as text, that are in the model's vocabulary.
+    ``padding`` is the value behind the end of a row that is shorter than the others, for a model that masks it.
     """
 
     name: str
     shape: tuple[int | None, ...] | None
     dtype: str
     limit: int | None = None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    words: tuple[str, ...] = ()
+    padding: float | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
-        shape = data["shape"]
-        sizes = None if shape is None else tuple(map(_number, shape))
-        return cls(str(data["name"]), sizes, str(data["dtype"]), _number(data.get("limit")))
+        shape, padding = data["shape"], data.get("padding")
+        return cls(
+            name=str(data["name"]),
+            shape=None if shape is None else tuple(map(_number, shape)),
+            dtype=str(data["dtype"]),
+            limit=_number(data.get("limit")),
+            low=_bounds(data.get("low")),
+            high=_bounds(data.get("high")),
+            words=tuple(str(word)[:LONGEST_WORD] for word in list(data.get("words") or ())[:MOST_WORDS]),
+            padding=None if padding is None else _bounds([padding])[0],
+        )
 
 
 @dataclass(frozen=True)
@@ -232,6 +261,11 @@ def no_variables() -> Sequence[Variable]:
     return ()
 
 
+def no_steps() -> Mapping[str, float]:
+    """Those of weights that are stored as numbers with a point: their dtype tells how they were rounded."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model that was opened in a job. Arrays are NumPy; string tensors are arrays of dtype ``S`` or ``U``.
@@ -240,9 +274,9 @@ class Loaded:
     ``weights`` yields (name, array) for every variable, in the file's own order, without optimizer variables.
     ``architecture`` is a digest of the layers and their connections where the model is too large to be run for a proof:
     two files with the same one and the same weights are the same model.
+    ``steps`` says of weights that are stored as whole numbers how far two of those lie apart, by their names.
     ``variables`` are the weights that can be changed while the model is open.
-    ``inner`` yields (name, array) for the inner tensors that one call computes, in the order in which they are computed;
-    None where the library does not show them.
+    ``inner`` yields (name, array) for the inner tensors that one call computes, in their order; None where it cannot.
     ``exact`` is ``run`` in float64, with float64 outputs; None where the library cannot compute in it.
     """
 
@@ -252,6 +286,7 @@ class Loaded:
     weights: Callable[[], Iterator[tuple[str, np.ndarray]]]
     findings: tuple[Finding, ...] = ()
     architecture: str = ""
+    steps: Callable[[], Mapping[str, float]] = no_steps
     variables: Callable[[], Sequence[Variable]] = no_variables
     inner: Callable[[Arrays], Iterator[tuple[str, np.ndarray]]] | None = None
     exact: Callable[[Arrays], Arrays] | None = None
@@ -316,6 +351,7 @@ class Format:
     sniff: does this Sample hold this format? Pure.
     inspect: reads the structure, runs nothing of the model.
     load: opens the model for running; None means that it cannot be run here.
+    weights: (name, array) of every weight, read without opening the model, where there is no ``load``.
     findings: what a person should know about this very file, read without opening it.
     keeps: which of ``KEPT`` the format can hold, and "graph"; pages say what a route drops.
     refuses: facts about a model (``FACTS``) that keep it from becoming this format, each with a sentence that says why.
@@ -333,6 +369,7 @@ class Format:
     sniff: Callable[[Sample], bool]
     inspect: Callable[[Path, Path], Summary]  # (file, scratch folder)
     load: Callable[[Path, Path], Loaded] | None = None  # (file, scratch folder)
+    weights: Callable[[Path, Path], Iterator[tuple[str, np.ndarray]]] | None = None  # (file, scratch folder)
     findings: Callable[[Path, Path], tuple[Finding, ...]] | None = None  # (file, scratch folder)
     converts_from: Mapping[str, Converter] = field(default_factory=dict)
     converts_to: Mapping[str, Converter] = field(default_factory=dict)

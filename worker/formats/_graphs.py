@@ -382,8 +382,8 @@ def loaded(graph: Graph, findings: tuple[Finding, ...] = ()) -> Loaded:
     """The graph behind the contract of ``load``. Its constants are its weights."""
     from worker.formats import _double, _graph_variables, _inner_graphs
 
-    tensors = [[port.tensor for port in ports] for ports in (graph.inputs, graph.outputs)]
-    function = function_of(graph.definition, *tensors)
+    inputs, outputs = ([port.tensor for port in ports] for ports in (graph.inputs, graph.outputs))
+    function = function_of(graph.definition, inputs, outputs)
 
     def run(arrays: Arrays) -> Arrays:
         results = function.call([_live.feed(arrays[port.spec.name], port.spec.dtype) for port in graph.inputs])
@@ -391,7 +391,7 @@ def loaded(graph: Graph, findings: tuple[Finding, ...] = ()) -> Loaded:
 
     return _graph_variables.with_variables(
         Loaded(
-            tuple(port.spec for port in graph.inputs),
+            _implied_inputs(graph),
             tuple(port.spec for port in graph.outputs),
             run,
             lambda: constants(graph.definition),
@@ -399,10 +399,15 @@ def loaded(graph: Graph, findings: tuple[Finding, ...] = ()) -> Loaded:
             inner=lambda arrays: _inner_graphs.of_graph(graph, arrays),
             exact=lambda arrays: _double.run(graph, arrays),
         ),
-        graph.definition,
-        *tensors,
-        function.variables,
+        function,
     )
+
+
+def _implied_inputs(graph: Graph) -> tuple[TensorSpec, ...]:
+    from worker.formats._implied_graphs import implied_by_graph_def, tensor_name
+
+    fed = {tensor_name(port.tensor): port.spec for port in graph.inputs}
+    return tuple(implied_by_graph_def(fed, graph.definition).values())
 
 
 def compute_exactly() -> None:

@@ -232,16 +232,17 @@ def open_session(file: Path, model: Any) -> Any:
         problem = "these operators are not ONNX' own, and the library that defines them is not here"
         raise UnsupportedOperation(target="ONNX Runtime", operation=", ".join(foreign[:5]), problem=problem)
     try:
-        return session(_with_single_edges(model, file))
+        return session(with_single_edges(model) or str(file))
     except Exception as error:  # onnxruntime's own exception classes share no base but this
         raise ModelError(problem=f"ONNX Runtime says: {first_line(str(error))}") from error
 
 
-def _with_single_edges(model: Any, file: Path) -> bytes | str:
-    """NumPy has no bfloat16, so ONNX Runtime neither takes nor gives it: float32 outside, and casts at the edges."""
+def with_single_edges(model: Any) -> bytes | None:
+    """NumPy has no bfloat16, so ONNX Runtime neither takes nor gives it: float32 outside, and casts at the edges. None
+    where that changes nothing."""
     edges = [item for item in (*model.graph.input, *model.graph.output) if item.type.tensor_type.elem_type == BFLOAT16]
     if not edges or next(_external(model), None):
-        return str(file)
+        return None
     changed = type(model)()
     changed.CopyFrom(model)
     inside = {item.name: f"{item.name}/inside" for item in edges}

@@ -110,7 +110,7 @@ def _open(stored: Stored) -> Opened:
         return _rebuilt(stored)
     try:
         loaded = _load_as_is(stored)
-        model = _ready(_with_interface(loaded, stored.architecture))
+        model = _ready(with_interface(loaded, stored.architecture))
         return Opened(model, stored.findings, _weights.part_of(loaded))
     except LarderError:
         raise
@@ -152,7 +152,7 @@ def _load_as_is(stored: Stored) -> Any:
 
 def _rebuilt(stored: Stored) -> Opened:
     rebuilt = _rebuild.rebuild(stored.architecture)
-    model = _with_interface(rebuilt.model, stored.architecture)
+    model = with_interface(rebuilt.model, stored.architecture)
     weights, rearranged = _modern_weights(stored, rebuilt.part)
     weights.fill(rebuilt.part)
     _restore_vocabularies(model, stored)
@@ -186,7 +186,7 @@ def _ready(model: Any) -> Any:
     return model
 
 
-def _with_interface(model: Any, architecture: Architecture) -> Any:
+def with_interface(model: Any, architecture: Architecture) -> Any:
     """A model of people's own class says nowhere what its input is, but its file says what it was built with."""
     import keras
 

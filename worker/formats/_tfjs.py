@@ -87,6 +87,11 @@ class Entry:
         return str(self.quantization["dtype"]) if self.quantization else self.dtype
 
     @property
+    def step(self) -> float:
+        """The distance between two numbers that can be stored, where they are stored as whole ones."""
+        return abs(float((self.quantization or {}).get("scale", 0.0)))
+
+    @property
     def size(self) -> int:
         return math.prod(self.shape)
 

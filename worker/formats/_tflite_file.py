@@ -62,7 +62,7 @@ def check_constant(content: bytes) -> None:
 
 
 def _declared(model: Any, graphs: list[Any]) -> Declared:
-    types = _type_names()
+    types = type_names()
     inputs, outputs = _interface(model, graphs, types)
     codes = [model.OperatorCodes(number) for number in range(model.OperatorCodesLength())]
     constants = [item for graph in graphs for item in _constants(model, graph, types)]
@@ -71,7 +71,7 @@ def _declared(model: Any, graphs: list[Any]) -> Declared:
         inputs=inputs,
         outputs=outputs,
         signatures=tuple(sorted(_signatures(model))),
-        builtin=frozenset(_operation_names()[_code(code)] for code in codes if not code.CustomCode()),
+        builtin=frozenset(operation_names()[_code(code)] for code in codes if not code.CustomCode()),
         custom=tuple(sorted({code.CustomCode().decode() for code in codes if code.CustomCode()})),
         constants=tuple(constants),
         dtypes=tuple(sorted({types[tensor.Type()] for tensor in tensors})),
@@ -138,13 +138,13 @@ def _sizes(found: Any) -> list[int]:
     return [int(size) for size in found] if hasattr(found, "tolist") else []
 
 
-def _type_names() -> dict[int, str]:
+def type_names() -> dict[int, str]:
     from tensorflow.lite.python import schema_py_generated as schema
 
     return {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 
 
-def _operation_names() -> dict[int, str]:
+def operation_names() -> dict[int, str]:
     from tensorflow.lite.python import schema_py_generated as schema
 
     return {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import CorruptFile, ModelError, NotRunnable
 from worker.formats import _tflite_file
 from worker.formats._format import Loaded, TensorSpec, no_weights
+from worker.formats._implied_files import implied_by_tflite
+from worker.formats._inner import first_row
+from worker.formats._inner_runtimes import of_tflite
 from worker.formats._live import fetch
+from worker.formats._tflite_variables import with_variables
 from worker.translation import first_line, translated
 
 if TYPE_CHECKING:
@@ -21,30 +26,50 @@ if TYPE_CHECKING:
 def load(path: Path) -> Loaded:
     """The first signature, or else the bare graph. NotRunnable where it needs operations of an application or of
     TensorFlow itself."""
-    interpreter = open_interpreter(path)
+    opened = loaded_from(open_interpreter(path), path)
+    opened = replace(opened, inputs=implied_by_tflite(path, opened.inputs))
+    return with_variables(opened, path, lambda content: loaded_from(_interpreter(model_content=content), path))
+
+
+def loaded_from(interpreter: Any, path: Path) -> Loaded:
+    """The first signature, or else the bare graph, in an interpreter that has its tensors in place."""
     if interpreter.get_signature_list():
-        return _signature(interpreter)
-    return _bare(interpreter)
+        return _signature(interpreter, path)
+    return _bare(interpreter, path)
+
+
+def _interpreter(**of: Any) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(**of, num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def open_interpreter(path: Path) -> Any:
     """LiteRT with the file's tensors in place; CorruptFile and NotRunnable as ``load`` raises them."""
-    from ai_edge_litert.interpreter import Interpreter
-
     declared = _tflite_file.read(path)
     if declared.flex:
         operations = ", ".join(declared.flex[:5])
         raise NotRunnable(problem=f"it needs the Flex delegate for {operations}, which LiteRT does not bring")
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
-        interpreter.allocate_tensors()
+        return _interpreter(model_path=str(path))
     except (ValueError, RuntimeError) as error:
         if declared.custom and "custom op" in str(error):
             names = ", ".join(declared.custom)
             raise NotRunnable(problem=f"it needs {names}, operations that only its own application has") from error
         problem = first_line(str(error)) or type(error).__name__
         raise CorruptFile(name=path.name, problem=f"LiteRT cannot read it ({problem})") from error
-    return interpreter
+
+
+def names_of_tensors(path: Path) -> dict[str, str]:
+    """What the signature calls its inputs and outputs, by the names of their tensors in the graph."""
+    interpreter = open_interpreter(path)
+    if not (names := interpreter.get_signature_list()):
+        return {}
+    runner = interpreter.get_signature_runner(_tflite_file.choose(names))
+    both = (*runner.get_input_details().items(), *runner.get_output_details().items())
+    return {str(details["name"]): name for name, details in both}
 
 
 def _spec(details: dict[str, Any], name: str = "") -> TensorSpec:
@@ -63,7 +88,7 @@ def _dtype(kind: Any) -> str:
     return "string" if dtype.kind in "SOU" else dtype.name
 
 
-def _signature(interpreter: Any) -> Loaded:
+def _signature(interpreter: Any, path: Path) -> Loaded:
     names = interpreter.get_signature_list()
     runner = interpreter.get_signature_runner(_tflite_file.choose(names))
     details, results = runner.get_input_details(), runner.get_output_details()
@@ -75,7 +100,8 @@ def _signature(interpreter: Any) -> Loaded:
             answers = runner(**{spec.name: _array(arrays[spec.name], details[spec.name]) for spec in inputs})
         return {spec.name: fetch(answers[spec.name]) for spec in outputs}
 
-    return Loaded(inputs, outputs, _row_by_row(inputs, run), no_weights)
+    inner = _inner(path, interpreter, inputs, details)
+    return Loaded(inputs, outputs, row_by_row(inputs, run), no_weights, inner=inner)
 
 
 def _ordered(named: Mapping[str, Any], tensors: list[dict[str, Any]]) -> list[str]:
@@ -84,7 +110,7 @@ def _ordered(named: Mapping[str, Any], tensors: list[dict[str, Any]]) -> list[st
     return sorted(named, key=lambda name: (places.get(named[name]["index"], len(places)), name))
 
 
-def _bare(interpreter: Any) -> Loaded:
+def _bare(interpreter: Any, path: Path) -> Loaded:
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     specs = tuple(map(_spec, inputs))
 
@@ -98,13 +124,30 @@ def _bare(interpreter: Any) -> Loaded:
             interpreter.invoke()
         return {item["name"]: fetch(interpreter.get_tensor(item["index"])) for item in outputs}
 
-    return Loaded(specs, tuple(map(_spec, outputs)), _row_by_row(specs, run), no_weights)
+    inner = _inner(path, interpreter, specs, {item["name"]: item for item in inputs})
+    return Loaded(specs, tuple(map(_spec, outputs)), row_by_row(specs, run), no_weights, inner=inner)
 
 
-def _row_by_row(specs: tuple[TensorSpec, ...], run: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
+def _inner(
+    path: Path, interpreter: Any, specs: tuple[TensorSpec, ...], details: Mapping[str, dict[str, Any]]
+) -> Callable[[Arrays], Iterator[tuple[str, np.ndarray]]] | None:
+    """``Loaded.inner``, for one row of a graph that takes one at a time; None for a signature that is not of the first
+    graph of the file, whose tensors are numbered apart."""
+    numbers = {name: int(item["index"]) for name, item in details.items()}
+    if sorted(numbers.values()) != sorted(item["index"] for item in interpreter.get_input_details()):
+        return None
+
+    def inner(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+        given = first_row(arrays, _single(specs))
+        return of_tflite(path, {numbers[name]: _array(given[name], details[name]) for name in numbers})
+
+    return inner
+
+
+def row_by_row(specs: tuple[TensorSpec, ...], run: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
     """A graph for one row, given several, runs once for each of them. Its tensors could be made larger, but what the
     converter worked out for one row would stay as it was."""
-    single = [spec.name for spec in specs if spec.shape and spec.shape[0] == 1]
+    single = _single(specs)
 
     def run_rows(arrays: Arrays) -> Arrays:
         import numpy as np
@@ -117,6 +160,11 @@ def _row_by_row(specs: tuple[TensorSpec, ...], run: Callable[[Arrays], Arrays]) 
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     return run_rows
+
+
+def _single(specs: tuple[TensorSpec, ...]) -> list[str]:
+    """The inputs that take one row at a time."""
+    return [spec.name for spec in specs if spec.shape and spec.shape[0] == 1]
 
 
 def _row(arrays: Arrays, single: list[str], row: int) -> Arrays:

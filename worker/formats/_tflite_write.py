@@ -15,7 +15,7 @@ from worker.formats._batch import needs_batch
 from worker.formats._format import Hop, Tolerance
 from worker.formats._frozen import Wish, built, plain
 from worker.formats._graphs import Graph
-from worker.formats._samples import read_samples
+from worker.formats._samples import open_samples
 from worker.report import Severity, declare
 from worker.translation import first_line
 
@@ -208,9 +208,9 @@ class _Job:
             rows = _draws.make_rows(loaded, self.hop.seed, ROWS)
             self.hop.add(CALIBRATED_ON_DRAWS(rows=len(rows)))
             return rows
-        samples = read_samples(self.hop.samples, loaded.inputs)
-        rows = list(_draws.split_rows(samples, loaded.inputs))[:MOST_ROWS]
-        self.hop.add(CALIBRATED_ON_SAMPLES(rows=len(rows)))
+        samples = open_samples(self.hop.samples, loaded.inputs)
+        rows = list(_draws.split_rows(samples.arrays, loaded.inputs))[:MOST_ROWS]
+        self.hop.add(CALIBRATED_ON_SAMPLES(rows=len(rows)), *samples.findings)
         return rows
 
     def check_steady(self, target: Path) -> None:

@@ -18,16 +18,19 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker import archive
 from worker.errors import ConverterFailed, CorruptFile, UnsupportedOperation
-from worker.formats import _graphs
+from worker.formats import _coreml_weights, _graphs
 from worker.formats._files import files_below, the_only, unpacked
 from worker.formats._format import Converter, Format, Hop, Option, Room, Sample, Summary, TensorSpec
 from worker.formats._frozen import Wish, frozen
 from worker.report import Severity, declare
 from worker.translation import first_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LABEL = "Core ML"
 MANIFEST = "Manifest.json"
@@ -77,6 +80,16 @@ def inspect(path: Path, scratch: Path) -> Summary:
 
 def read_spec(path: Path, scratch: Path) -> Any:
     """The specification in a packed package, as a protocol buffer."""
+    return _parsed(_specification(path, scratch))
+
+
+def weights(path: Path, scratch: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """The constants of its program that are numbers with a point."""
+    file = _specification(path, scratch / "coreml-weights")
+    return _coreml_weights.weights(_parsed(file), file.parent)
+
+
+def _specification(path: Path, scratch: Path) -> Path:
     folder = unpacked(path, scratch)
     manifest = the_only(files_below(folder, lambda name: name == MANIFEST), folder, path.name, MANIFEST)
     try:
@@ -87,7 +100,7 @@ def read_spec(path: Path, scratch: Path) -> Any:
         raise CorruptFile(name=path.name, problem=f"its {MANIFEST} names no model") from error
     if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
         raise CorruptFile(name=path.name, problem=f"its {MANIFEST} names a file that is not in the package")
-    return _parsed(file)
+    return file
 
 
 def _parsed(file: Path) -> Any:
@@ -308,6 +321,7 @@ FORMAT = Format(
     suffixes=(".zip",),
     sniff=sniff,
     inspect=inspect,
+    weights=weights,
     load=None,
     converts_from={"saved_model": Converter(from_saved_model)},
     keeps=frozenset({"graph", "weights"}),

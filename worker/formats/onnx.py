@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import archive
-from worker.formats import _onnx_file, _onnx_from_tflite, _onnx_import
-from worker.formats._format import Converter, Format, Hop, LayerRow, Loaded, Option, Room, Summary, no_weights
+from worker.formats import (
+    _inner_runtimes,
+    _onnx_file,
+    _onnx_from_tflite,
+    _onnx_import,
+    _onnx_stored,
+    _onnx_variables,
+)
+from worker.formats._format import Converter, Format, Hop, LayerRow, Loaded, Option, Room, Summary
+from worker.formats._implied_files import implied_by_onnx
 from worker.formats._onnx_outline import outline
 from worker.formats._onnx_weights import LARGEST, write_apart, write_whole
 from worker.formats._onnx_write import Converted, convert
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from worker.formats._format import Arrays
 
 LABEL = "ONNX"
@@ -78,14 +89,27 @@ def load(path: Path, scratch: Path) -> Loaded:
     file = _onnx_file.model_in(path, scratch)
     model = _onnx_file.read(file)
     session = _onnx_file.open_session(file, model)
-    inputs, outputs = _onnx_file.inputs_of(model.graph), _onnx_file.outputs_of(model.graph)
+    inputs = implied_by_onnx(model, _onnx_file.inputs_of(model.graph))
+    outputs = _onnx_file.outputs_of(model.graph)
     names = [item.name for item in outputs]
 
-    def run(arrays: Arrays) -> Arrays:
-        given = {item.name: _onnx_file.feed(arrays[item.name], item.dtype) for item in inputs}
-        return dict(zip(names, map(_onnx_file.fetch, session.run(names, given)), strict=True))
+    def fed(arrays: Arrays) -> Arrays:
+        return {item.name: _onnx_file.feed(arrays[item.name], item.dtype) for item in inputs}
 
-    return Loaded(inputs, outputs, run, no_weights)
+    def run(arrays: Arrays) -> Arrays:
+        return dict(zip(names, map(_onnx_file.fetch, session.run(names, fed(arrays))), strict=True))
+
+    def inner(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+        return _inner_runtimes.of_onnx(file, fed(arrays))
+
+    def weights() -> Iterator[tuple[str, np.ndarray]]:
+        return _onnx_stored.weights(model, file.parent)
+
+    def steps() -> dict[str, float]:
+        return _onnx_stored.steps(model, file.parent)
+
+    loaded = Loaded(inputs, outputs, run, weights, steps=steps, inner=inner)
+    return _onnx_variables.with_variables(loaded, file)
 
 
 # Writing ----------------------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from worker import archive
 from worker.errors import ConverterFailed, CorruptFile, LarderError, ModelError, UnsupportedOperation
-from worker.formats import _onnx_file, _saved_model, onnx, saved_model
+from worker.formats import _inner_runtimes, _onnx_file, _openvino_weights, _saved_model, onnx, saved_model
 from worker.formats._files import files_below, the_only, unpacked
 from worker.formats._format import (
     Converter,
@@ -30,12 +30,13 @@ from worker.formats._format import (
     Summary,
     TensorSpec,
     Tolerance,
-    no_weights,
 )
 from worker.formats._frozen import note_dropped
 from worker.translation import first_line
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from worker.formats._format import Arrays
 
 LABEL = "OpenVINO IR"
@@ -104,6 +105,14 @@ def _parse(graph: Path) -> Any:
         raise CorruptFile(name=graph.name, problem=f"OpenVINO cannot read it ({_reason(error)})") from error
 
 
+def read_foreign(source: Path) -> Any:
+    """A file or folder of another format as OpenVINO reads it by itself."""
+    try:
+        return _library().Core().read_model(str(source))
+    except RuntimeError as error:
+        raise ModelError(problem=f"OpenVINO says: {_reason(error)}") from error
+
+
 def _reason(error: Exception) -> str:
     """The last line that says something: before it stand the places in OpenVINO's source."""
     lines = [
@@ -131,18 +140,28 @@ def _dtype(kind: Any) -> str:
 
 def load(path: Path, scratch: Path) -> Loaded:
     """The graph, compiled for the CPU."""
-    model = _read(path, scratch)
+    return compiled(_read(path, scratch))
+
+
+def compiled(model: Any) -> Loaded:
+    """A graph of OpenVINO's, wherever it was read from, compiled for the CPU."""
     try:
-        compiled = _library().Core().compile_model(model, "CPU", PROPERTIES)
+        program = _library().Core().compile_model(model, "CPU", PROPERTIES)
     except RuntimeError as error:
         raise ModelError(problem=f"OpenVINO says: {_reason(error)}") from error
     inputs, outputs = tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs))
 
+    def fed(arrays: Arrays) -> list[np.ndarray]:
+        return [_onnx_file.feed(arrays[item.name], item.dtype) for item in inputs]
+
     def run(arrays: Arrays) -> Arrays:
-        results = compiled([_onnx_file.feed(arrays[item.name], item.dtype) for item in inputs])
+        results = program(fed(arrays))
         return {item.name: _onnx_file.fetch(results[place]) for place, item in enumerate(outputs)}
 
-    return Loaded(inputs, outputs, run, no_weights)
+    def inner(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+        return _inner_runtimes.of_openvino(_library(), model, PROPERTIES, fed(arrays))
+
+    return Loaded(inputs, outputs, run, lambda: _openvino_weights.weights(model), inner=inner)
 
 
 # Writing ----------------------------------------------------------------------------------------------------------

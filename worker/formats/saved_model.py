@@ -27,6 +27,7 @@ from worker.formats import (
 )
 from worker.formats._architecture import Architecture
 from worker.formats._format import Format, Hop, Loaded, Summary, TensorSpec
+from worker.formats._implied_graphs import implied_by_signature
 from worker.formats._tensors import value_of
 from worker.formats._weights import LOOKUPS
 from worker.report import Severity, declare
@@ -126,7 +127,7 @@ def _load(path: Path, scratch: Path, _: tuple[int, ...]) -> Loaded:
     if _changes_references(path, scratch):
         return _load_in_session(path, scratch)
     restored, signature = open_signature(path, scratch)
-    inputs = _signature_inputs(signature, _declared_order(restored))
+    inputs = implied_by_signature(signature, _signature_inputs(signature, _declared_order(restored)))
     outputs = tuple(_tensor_spec(key, spec) for key, spec in _ordered(signature.structured_outputs))
 
     def run(arrays: Arrays) -> Arrays:
@@ -188,10 +189,10 @@ def _load_in_session(path: Path, scratch: Path) -> Loaded:
             variables = v1.global_variables()
         return _computing((variable.name, session.run(variable)) for variable in variables)
 
-    return _saved_model_variables.of_session(
-        Loaded(inputs, outputs, run, weights, inner=lambda arrays: _inner_graphs.of_session(session, fed(arrays))),
-        session,
-    )
+    def inner(arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+        return _inner_graphs.of_session(session, fed(arrays))
+
+    return _saved_model_variables.of_session(Loaded(inputs, outputs, run, weights, inner=inner), session)
 
 
 def open_signature(path: Path, scratch: Path) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker import archive
 from worker.errors import ConverterFailed, ModelError
-from worker.formats import _graphs, _tfjs, _tfjs_graph
+from worker.formats import _graph_variables, _graphs, _inner_graphs, _tfjs, _tfjs_graph
 from worker.formats._format import Converter, Format, Hop, Loaded, Room, Sample, Summary, TensorSpec
 from worker.formats._frozen import Wish, built, folded, plain
 from worker.formats._live import feed, fetch
@@ -106,15 +106,27 @@ def _ends(graph: Any) -> list[str]:
 def load(path: Path, scratch: Path) -> Loaded:
     """The graph with its constants put back, run by TensorFlow: the content is judged, not TensorFlow.js' kernels."""
     function, inputs, outputs, arrays = _function(path, scratch)
+    entries = _tfjs.read(path, scratch / "tfjs_graph-source").entries
 
     def run(given: Arrays) -> Arrays:
         results = function.call([feed(given[spec.name], spec.dtype) for spec in inputs])
         return {spec.name: fetch(result) for spec, result in zip(outputs, results, strict=True)}
 
     def weights() -> Iterator[tuple[str, np.ndarray]]:
-        yield from ((name, array) for name, array in arrays.items() if array.dtype.kind == "f")
+        for entry in entries:
+            if arrays[entry.name].dtype.kind == "f":
+                stored = "float16" if entry.stored == "float16" else arrays[entry.name].dtype
+                yield entry.name, arrays[entry.name].astype(stored, copy=False)
 
-    return Loaded(inputs, outputs, run, weights, (_tfjs.NOT_RUN(),))
+    def steps() -> dict[str, float]:
+        return {entry.name: entry.step for entry in entries if entry.step}
+
+    def inner(given: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+        fed = [feed(given[spec.name], spec.dtype) for spec in inputs]
+        return _inner_graphs.of_function(function.owner, function.fed, fed)
+
+    loaded = Loaded(inputs, outputs, run, weights, (_tfjs.NOT_RUN(),), steps=steps, inner=inner)
+    return _graph_variables.with_variables(loaded, function)
 
 
 def _function(

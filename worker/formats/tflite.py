@@ -6,10 +6,11 @@ Specification: https://ai.google.dev/edge/litert (schema ``TFL3``).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from worker.formats import _tflite_file, _tflite_run, _tflite_write
+from worker.formats import _tflite_file, _tflite_run, _tflite_weights, _tflite_write
 from worker.formats._files import files_below, the_only, unpacked
 from worker.formats._format import Converter, Format, Loaded, Option, Room, Sample, Summary, Tolerance
 
@@ -52,7 +53,9 @@ def inspect(path: Path, scratch: Path) -> Summary:
 
 def load(path: Path, scratch: Path) -> Loaded:
     """The first signature, or else the bare graph, in LiteRT."""
-    return _tflite_run.load(flatbuffer_in(path, scratch))
+    file = flatbuffer_in(path, scratch)
+    loaded = _tflite_run.load(file)
+    return replace(loaded, weights=lambda: _tflite_weights.weights(file), steps=lambda: _tflite_weights.steps(file))
 
 
 def tolerance_for(options: Mapping[str, Any]) -> Tolerance:

@@ -6,9 +6,12 @@ could not be made has ``passed`` None, and without values nothing is called veri
 
 from worker.verify.draws import Array, Arrays, load_draws, save_draws
 from worker.verify.interface import pair
-from worker.verify.judgement import Judgement, is_rounding, judge, not_run, not_shown
+from worker.verify.judgement import Judgement, is_gross, is_rounding, judge, not_run, not_shown, wants_twin
+from worker.verify.prints import Weights
 from worker.verify.seen import Digest, Seen, Terms
-from worker.verify.values import Difference, measure
+from worker.verify.sensitivity import rows_from_json
+from worker.verify.values import Difference, measure, relative
+from worker.verify.weights import compare as compare_weights
 
 __all__ = [
     "Array",
@@ -18,6 +21,9 @@ __all__ = [
     "Judgement",
     "Seen",
     "Terms",
+    "Weights",
+    "compare_weights",
+    "is_gross",
     "is_rounding",
     "judge",
     "load_draws",
@@ -25,5 +31,8 @@ __all__ = [
     "not_run",
     "not_shown",
     "pair",
+    "relative",
+    "rows_from_json",
     "save_draws",
+    "wants_twin",
 ]

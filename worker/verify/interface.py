@@ -34,7 +34,7 @@ def _same_shape(source: Shape, result: Shape) -> bool:
 
 def interface_checks(source: Seen, result: Seen, terms: Terms) -> Iterator[Check]:
     inputs, outputs = pair(source.inputs, result.inputs), pair(source.outputs, result.outputs)
-    yield _names_check(source, result, inputs, outputs)
+    yield _names_check(source, result, terms, inputs, outputs)
     if inputs is None or outputs is None:
         return
     pairs = [*_specs(source.inputs, result.inputs, inputs), *_specs(source.outputs, result.outputs, outputs)]
@@ -62,17 +62,32 @@ def _specs(
 
 
 def _names_check(
-    source: Seen, result: Seen, inputs: Mapping[str, str] | None, outputs: Mapping[str, str] | None
+    source: Seen,
+    result: Seen,
+    terms: Terms,
+    inputs: Mapping[str, str] | None,
+    outputs: Mapping[str, str] | None,
 ) -> Check:
     if inputs is None or outputs is None:
         before = ", ".join(spec.name for spec in (*source.inputs, *source.outputs))
         after = ", ".join(spec.name for spec in (*result.inputs, *result.outputs))
         return Check("names", False, f"Inputs and outputs do not correspond: {before} became {after}.")
+    moved = _moved(source.outputs, result.outputs) or _moved(source.inputs, result.inputs)
+    if moved and terms.exact_weights:
+        return Check("names", False, f"They stand in another order, which people go by: {moved}.")
     renamed = {old: new for old, new in (*inputs.items(), *outputs.items()) if old != new}
     if not renamed:
         return Check("names", True, "All inputs and outputs have the same names.")
     listed = ", ".join(f"{old} is now {new}" for old, new in renamed.items())
     return Check("names", True, f"Renamed, and matched by place: {listed}.", {"renamed": renamed})
+
+
+def _moved(source: Sequence[TensorSpec], result: Sequence[TensorSpec]) -> str:
+    """The names in both orders, where the same names stand in another one; Keras calls and fits models by order."""
+    before, after = [spec.name for spec in source], [spec.name for spec in result]
+    if before == after or set(before) != set(after):
+        return ""
+    return f"{', '.join(before)} became {', '.join(after)}"
 
 
 def _agreement(name: str, disagreements: list[str]) -> Check:

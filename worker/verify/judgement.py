@@ -3,31 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from worker.errors import LarderError, NotRunnable
 from worker.report import Check, Verdict
 from worker.verify.interface import interface_checks
 from worker.verify.seen import Seen, Terms
-from worker.verify.values import MOST_ROUNDING, steady_check, values_check
+from worker.verify.sensitivity import sensitivity_check
+from worker.verify.values import MOST_ROUNDING, relative, rounding_floor, steady_check, values_check
 from worker.verify.weights import architecture_check, weights_check
 
+TWIN = (
+    "Its alive twin, the same layers with other weights, came out the same on the same route, with faults that show;"
+    " and all of its own weights are accounted for."
+)
 Judgement = tuple[Verdict, str, tuple[Check, ...]]
 
 
-def judge(source: Seen, result: Seen, terms: Terms) -> Judgement:
-    """The verdict on a result that was loaded and run, with its reason and the checks it rests on."""
+def judge(source: Seen, result: Seen, terms: Terms, twin: bool = False) -> Judgement:
+    """The verdict on a result that was loaded and run, with its reason and the checks it rests on.
+
+    ``twin``: were faults seen in the same layers with other weights, on the same route? That proves the graph where
+    faults in the model itself do not show; its weights have to be accounted for on their own."""
     weights = weights_check(source, result, terms)
     proof = _proof(source, result, terms, weights)
     ran = any(check.name == "values" for check in proof)
     load = Check("load", True, f"The result opens{', and runs,' if ran else ''} in a fresh job.")
     interface = () if terms.weights_alone else interface_checks(source, result, terms)
-    checks = (load, *interface, weights, *(check for check in proof if check is not weights))
+    sensitivity = _sensitivity(source, terms, twin) if ran else None
+    checks = (load, *interface, weights, *(check for check in (sensitivity, *proof) if check not in (weights, None)))
     failed = [check for check in checks if check.passed is False]
     if failed:
         return Verdict.DIFFERS, " ".join(check.sentence for check in failed), checks
-    if unknown := [check for check in proof if check.passed is None]:
+    if unknown := [*_unknown(proof), *_unseen(sensitivity, weights, terms)]:
         return Verdict.NOT_PROVABLE, unknown[0].sentence, checks
     return Verdict.VERIFIED, _summary(checks, terms), checks
+
+
+def _unknown(proof: Sequence[Check]) -> list[Check]:
+    return [check for check in proof if check.passed is None]
+
+
+def _sensitivity(source: Seen, terms: Terms, twin: bool) -> Check | None:
+    """None for a model without weights: there is nothing to plant a fault into."""
+    if not source.variables and not source.weights:
+        return None
+    floor = rounding_floor(source)
+    check = sensitivity_check(source.faults, source.variables, relative(terms, floor), is_gross(terms))
+    if check.passed is None and twin:
+        return replace(check, passed=True, sentence=f"{check.sentence} {TWIN}", data=check.data | {"twin": True})
+    return check
+
+
+def is_gross(terms: Terms) -> bool:
+    """Is it enough that a gross fault shows, since the weights check sees small ones, or rounding hides them?"""
+    return terms.is_coarse or terms.exact_weights
+
+
+def _unseen(sensitivity: Check | None, weights: Check, terms: Terms) -> list[Check]:
+    """What keeps values that agree from being a proof.
+
+    Where weights have come back bit for bit, in the layers that Keras itself wrote, nothing does. Where more than
+    rounding is allowed, small faults have to be seen in the weights."""
+    if terms.exact_weights or sensitivity is None:
+        return []
+    if terms.is_coarse and weights.passed is None:
+        return [weights]
+    if sensitivity.passed is None and sensitivity.data["tried"]:
+        return [sensitivity]
+    return []
 
 
 def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Check, ...]:
@@ -51,12 +95,23 @@ def is_rounding(checks: Sequence[Check]) -> bool:
     return bool(outputs) and all(item["max_rel"] <= MOST_ROUNDING for item in outputs if item["problem"])
 
 
-def not_shown(error: LarderError) -> Judgement:
-    """The verdict on a result that showed nothing: it does not open, or nothing here can run it."""
+def wants_twin(judgement: Judgement) -> bool:
+    """Is nothing missing but that faults show, with all weights accounted for?"""
+    verdict, _, checks = judgement
+    passed = {check.name: check.passed for check in checks}
+    known = all(value is True for name, value in passed.items() if name != "sensitivity")
+    return verdict is Verdict.NOT_PROVABLE and known and "sensitivity" in passed
+
+
+def not_shown(error: LarderError, weights: Check | None = None) -> Judgement:
+    """The verdict on a result that showed nothing, or its weights alone: it does not open, or nothing here can run
+    it."""
     if error.code == NotRunnable.code:
         sentence = f"The result was not run: {error.details.get('problem', '')}."
         check = Check("values", None, sentence, {"code": error.code})
-        return Verdict.NOT_PROVABLE, sentence, (check,)
+        if weights and weights.passed is False:
+            return Verdict.DIFFERS, weights.sentence, (weights, check)
+        return Verdict.NOT_PROVABLE, sentence, (*([weights] if weights else []), check)
     check = Check("load", False, f"The result does not open or run: {error.message}", {"code": error.code})
     return Verdict.DIFFERS, check.sentence, (check,)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from worker.formats._format import TensorSpec, Tolerance
 from worker.verify.draws import Arrays
+from worker.verify.prints import Weights
+from worker.verify.sensitivity import Row
 
 Digest = tuple[str, tuple[int, ...], str]  # dtype, shape, sha256 of the bytes
 Shape = tuple[int | None, ...] | None
@@ -20,6 +22,8 @@ class Seen:
     ``architecture``: a digest of its layers and their connections, where it is too large to be run for a proof.
     ``repeated``: the answers of a second fresh job to the same draws.
     ``exact``: the answers in float64, where they were asked for.
+    ``prints``: the fingerprints of its weights, where the format need not keep them bit for bit.
+    ``faults``: how far a fault in each weight tensor that was tried moved the outputs, of ``variables`` that there are.
     ``unsteady``: why one model answers one input differently: "random", "stateful"; "" where it does not.
     """
 
@@ -31,6 +35,9 @@ class Seen:
     repeated: list[Arrays] = field(default_factory=list)
     exact: list[Arrays] = field(default_factory=list)
     unsteady: str = ""
+    prints: Weights = field(default_factory=Weights)
+    faults: tuple[Row, ...] = ()
+    variables: int = 0
 
 
 @dataclass(frozen=True)

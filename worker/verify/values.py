@@ -92,6 +92,11 @@ def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
     return Check("values", True, sentence, data)
 
 
+def relative(terms: Terms, floor: float | None) -> float:
+    """How far values may lie apart, relative to the output's scale."""
+    return _widened(terms.tolerance, floor).rtol + terms.tolerance.atol
+
+
 def _widened(tolerance: Tolerance, floor: float | None) -> Tolerance:
     """At least what rounding alone makes of the source."""
     if floor is None:

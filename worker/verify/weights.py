@@ -1,19 +1,53 @@
-"""The weights of source and result: every tensor found once, and where values cannot be had, in its place."""
+"""The weights of source and result: every tensor found once, and where values cannot be had, in its place.
+
+Formats of layers keep weights bit for bit. Formats of finished graphs transpose, round, and fold one tensor into
+another; there each tensor of the source is looked for in that order, and those that were not found are named.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, islice
+from typing import Any
 
 from worker.report import Check
+from worker.verify.prints import (
+    Axis,
+    Form,
+    Norm,
+    Print,
+    Weights,
+    folded_axes,
+    folding,
+    in_order,
+    is_nearly,
+    is_negated,
+    is_rounded,
+    is_vector,
+)
 from worker.verify.seen import Seen, Terms
+
+MOST_NAMES = 20  # that are kept with the report
+SHOWN_NAMES = 3  # that the sentence has
+MOST_TRIES = 2_000  # of tensors that may be the parts of one
+MOST_WHOLES = 200  # tensors whose parts are looked for
+NEARLY = 0.1  # of the largest value: closer than that, two tensors are the same one with and without a fault
+PARTS = (2, 3, 4, 6, 8)
+WORKINGS = ("kernel", "embeddings", "weights")  # tensors that nothing is ever added to
+Scaling = tuple[Axis, Axis, Print]  # an axis of the source, that of the result with its slices scaled, and the result
+APART = "The weights are compared through the values, because the formats store them apart."
 
 
 def weights_check(source: Seen, result: Seen, terms: Terms) -> Check:
-    """Every tensor of the source is found in the result exactly once, bit for bit, under whatever name."""
-    if not terms.exact_weights:
-        return Check(
-            "weights", None, "The weights are compared through the values, because the formats store them apart."
-        )
+    """Every tensor of the source is found in the result exactly once, under whatever name."""
+    if terms.exact_weights:
+        return _bit_for_bit(source, result, terms)
+    return compare(source.prints, result.prints)
+
+
+def _bit_for_bit(source: Seen, result: Seen, terms: Terms) -> Check:
     missing, extra = Counter(source.weights), Counter(result.weights)
     missing, extra = missing - extra, extra - missing
     data = {"tensors": len(source.weights), "missing": missing.total(), "extra": extra.total()}
@@ -26,6 +60,245 @@ def weights_check(source: Seen, result: Seen, terms: Terms) -> Check:
         )
         return Check("weights", False, f"The weights differ: {counts}.", data)
     return Check("weights", True, f"All {len(source.weights)} weight tensors are the same, bit for bit.", data)
+
+
+# Finished graphs --------------------------------------------------------------------------------------------------
+
+
+def compare(before: Weights, after: Weights) -> Check:
+    """What became of each tensor of the source in a finished graph.
+
+    True where all are accounted for; None, with the names, where the values have to prove the others; False only where
+    a kernel has visibly been changed.
+    """
+    if not before.prints or not after.prints:
+        return Check("weights", None, APART)
+    book = Book(list(before.prints), list(after.prints))
+    book.match("exact", lambda source, result: source.sha256 == result.sha256)
+    book.match("rearranged", lambda source, result: source.values == result.values and in_order(source, result))
+    book.share()
+    book.match_nearest("rounded")
+    book.fold(before.norms)
+    book.split()
+    book.join()
+    book.match("reordered", lambda source, result: source.values == result.values)
+    book.set_aside("neutral", lambda source: source.is_neutral and not book.may_be(source))
+    return _said(book)
+
+
+@dataclass
+class Book:
+    """The tensors of the source that are still to be found, those of the result that are still nobody's, and what has
+    been found: how, and the names."""
+
+    waiting: list[Print]
+    free: list[Print]
+    found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    used: list[Print] = field(default_factory=list)
+
+    def match(self, how: str, alike: Callable[[Print, Print], bool]) -> None:
+        """Give each tensor of the source the first of the result that is alike and has as many values."""
+        by_count = _by_count(self.free)
+        for source in list(self.waiting):
+            same = (result for result in by_count[source.count] if alike(source, result))
+            best = min(same, key=lambda result: result.lengths != source.lengths, default=None)
+            if best is not None:
+                by_count[source.count].remove(best)
+                self._take(how, source, best)
+
+    def share(self) -> None:
+        """Tensors of the same values, of which a converter keeps one: those whose twin was found."""
+        kept = {(print.values, print.count) for print in self.used if not print.is_uniform}
+        self.set_aside("shared", lambda source: (source.values, source.count) in kept)
+
+    def match_nearest(self, how: str) -> None:
+        """Where rounding explains more than one pair, the nearest comes first."""
+        by_count = _by_count(self.free)
+        for source in list(self.waiting):
+            same = [result for result in by_count[source.count] if is_rounded(source, result)]
+            if same:
+                best = min(same, key=lambda result: _distance(source, result))
+                by_count[source.count].remove(best)
+                self._take(how, source, best)
+
+    def split(self) -> None:
+        """Tensors that were cut into equal parts: the gates of a recurrent layer."""
+        for source in self.waiting[:MOST_WHOLES]:
+            for parts in _parts_of(source, self.free):
+                self._take("split", source, *parts)
+                break
+
+    def join(self) -> None:
+        """Tensors that were put together into one."""
+        for result in self.free[:MOST_WHOLES]:
+            for parts in _parts_of(result, self.waiting):
+                self.free.remove(result)
+                self._took("joined", parts)
+                break
+
+    def fold(self, norms: Sequence[Norm]) -> None:
+        """Kernels whose channels were multiplied by numbers, and the normalisations that those numbers came from."""
+        turned = any(print.quantiles and print.quantiles[0] < 0 for print in self.waiting if len(print.lengths) < 2)
+        scales = list(self._fold_kernels(norms, turned))
+        names = {print.name: print for print in self.waiting}
+        for norm in norms:
+            members = [names[name] for name in norm.members if name in names]
+            became = (_became(form, norm.length, scales, self.free) for form in norm.forms if members)
+            vectors = next((found for found in became if found is not None), None)
+            if vectors is not None:
+                bias = _bias_in(norm, vectors)
+                self._took("folded", [*members, *([names[bias]] if bias in names else [])])
+                names.pop(bias, None)
+                self.free = [print for print in self.free if print not in vectors]
+
+    def _fold_kernels(self, norms: Sequence[Norm], turned: bool) -> Iterator[Scaling]:
+        """Only those whose numbers a normalisation explains: by anything else a kernel must not have grown."""
+        by_count = _by_count(self.free)
+        for source in list(self.waiting):
+            for result in by_count[source.count]:
+                axes = ((first, second, result) for first, second in folded_axes(source, result, turned))
+                if explained := [scaling for scaling in axes if _is_explained(scaling, norms)]:
+                    by_count[source.count].remove(result)
+                    self._take("folded", source, result)
+                    yield from explained
+                    break
+
+    def may_be(self, source: Print) -> bool:
+        """Is there a tensor of its shape in the result that is nobody's, and could be it with a fault?"""
+        return any(result.lengths == source.lengths and not result.is_uniform for result in self.free)
+
+    def set_aside(self, how: str, which: Callable[[Print], bool]) -> None:
+        self._took(how, [source for source in self.waiting if which(source)])
+
+    def _take(self, how: str, source: Print, *results: Print) -> None:
+        self._took(how, [source])
+        for result in results:
+            self.free.remove(result)
+        self.used.extend(results)
+
+    def _took(self, how: str, sources: Sequence[Print]) -> None:
+        for source in sources:
+            self.waiting.remove(source)
+            self.found[how].append(source.name)
+
+
+def _by_count(prints: Sequence[Print]) -> defaultdict[int, list[Print]]:
+    found: defaultdict[int, list[Print]] = defaultdict(list)
+    for each in prints:
+        found[each.count].append(each)
+    return found
+
+
+def _distance(source: Print, result: Print) -> float:
+    return sum(abs(a - b) for a, b in zip(source.quantiles, result.quantiles, strict=False))
+
+
+def _parts_of(whole: Print, prints: Sequence[Print]) -> Iterator[tuple[Print, ...]]:
+    """Equally large tensors that together hold the values of this one."""
+    if not whole.total or whole.is_uniform or whole.is_coarse:
+        return
+    wanted = int(whole.total, 16)
+    for number in PARTS:
+        same = [print for print in prints if print.count * number == whole.count and print.total]
+        for parts in islice(combinations(same, number), MOST_TRIES):
+            if sum(int(part.total, 16) for part in parts) % 2**64 == wanted:
+                yield parts
+
+
+def _became(form: Form, length: int, scales: Sequence[Scaling], free: Sequence[Print]) -> list[Print] | None:
+    """The tensors that hold both parts of a normalisation: its scale, unless a kernel has it, and its shift, unless it
+    has none. None where one is missing."""
+    vectors = [print for print in free if print.count == length]
+    inside = any(_scaled_by(form, first, second, result) for first, second, result in scales if first.length == length)
+    scale = [vector for vector in vectors if is_vector(form.scale, vector)]
+    shifts = [shift for shift in form.shifts if any(shift[-3:])]
+    added = [vector for vector in vectors if any(is_vector(shift, vector, form.slack) for shift in shifts)]
+    if not (inside or scale) or (shifts and not added):
+        return None
+    return scale[: not inside] + added[:1]
+
+
+def _bias_in(norm: Norm, vectors: Sequence[Print]) -> str:
+    """The name of the bias that went into the shift, where one did."""
+    told = (
+        (name, shift, form) for form in norm.forms for name, shift in zip(norm.biases, form.shifts[1:], strict=False)
+    )
+    found = (name for name, shift, form in told if any(is_vector(shift, vector, form.slack) for vector in vectors))
+    return next(found, "")
+
+
+def _is_explained(scaling: Scaling, norms: Sequence[Norm]) -> bool:
+    forms = (form for norm in norms if norm.length == scaling[0].length for form in norm.forms)
+    return any(_scaled_by(form, *scaling) for form in forms)
+
+
+def _scaled_by(form: Form, source: Axis, result: Axis, holder: Print) -> bool:
+    """Has the norm of every slice grown by the scale? Logarithms, so that projections of them can be subtracted."""
+    grown = [after - before for before, after in zip(source.size, result.size, strict=False)]
+    allowed = folding(holder) * max(1.0, *map(abs, (*source.size, *result.size)))
+    return len(grown) == len(form.size) and all(abs(a - b) <= allowed for a, b in zip(grown, form.size, strict=True))
+
+
+# What is said -----------------------------------------------------------------------------------------------------
+
+
+def _said(book: Book) -> Check:
+    tensors = len(book.waiting) + sum(map(len, book.found.values()))
+    counts = {how: len(names) for how, names in book.found.items() if names}
+    left = [*book.found.pop("reordered", []), *(print.name for print in book.waiting)]
+    changed = [source.name for source in book.waiting if _is_changed(source, book)]
+    data: dict[str, Any] = {"tensors": tensors, **counts, "unmatched": left[:MOST_NAMES], "extra": len(book.free)}
+    if changed:
+        sentence = f"The weights differ: {_listed(changed)} {_is(changed)} there with other values."
+        return Check("weights", False, sentence, data)
+    told = ", ".join(f"{counts[how]} {words}" for how, words in HOW.items() if how in counts and how != "reordered")
+    if not left:
+        return Check("weights", True, f"All {tensors} weight tensors are accounted for: {told}.", data)
+    known = f" ({told})" if told else ""
+    sentence = (
+        f"{tensors - len(left)} of {tensors} weight tensors are accounted for{known}. The values must prove"
+        f" {_listed(left)}, which {_is(left)} not there as such."
+    )
+    return Check("weights", None, sentence, data)
+
+
+HOW = {
+    "exact": "bit for bit",
+    "rearranged": "transposed or reshaped",
+    "shared": "stored once for several",
+    "rounded": "rounded",
+    "split": "cut into parts",
+    "joined": "joined with others",
+    "folded": "folded into others",
+    "neutral": "of zeros or ones, which nothing keeps",
+}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _is_changed(source: Print, book: Book) -> bool:
+    """Is it certain that this kernel is in the result with a fault?
+
+    Certain means: one tensor of the result, and no other of the source, has its shape; nothing but scaling is ever done
+    to a kernel; and yet its values are nearly its own, or its own with the other sign. What a format rounds coarsely is
+    left to the values.
+    """
+    same = [result for result in book.free if result.lengths == source.lengths and result.count == source.count]
+    others = [print for print in book.waiting if print.lengths == source.lengths]
+    if len(same) != 1 or len(others) != 1 or len(source.lengths) < 2 or not source.finite or not same[0].finite:
+        return False
+    if not any(word in source.name.lower() for word in WORKINGS) or source.is_uniform:
+        return False
+    if same[0].is_coarse or source.is_coarse:
+        return False
+    return is_negated(source, same[0]) or is_nearly(source, same[0], NEARLY)
 
 
 def architecture_check(source: Seen, result: Seen) -> Check:

@@ -105,7 +105,7 @@ def add_terms(parser: CommandParser) -> None:
         metavar="NAME=VALUE",
         help="An option of the target; may be repeated.",
     )
-    parser.add_argument("--inputs", type=Path, metavar="NPZ", help="Inputs of your own to compare the models on.")
+    parser.add_argument("--inputs", type=Path, metavar="FILE", help="Samples of your own: .npz, .npy, .csv, pictures.")
 
 
 def chosen_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -128,8 +128,8 @@ def _split(pair: str) -> tuple[str, str]:
 
 
 def given_samples(path: Path | None) -> Path | None:
-    """The file with people's own inputs, where they gave one."""
-    if path is not None and not path.is_file():
+    """The file, or the folder of pictures, with people's own inputs, where they gave one."""
+    if path is not None and not path.exists():
         raise CommandError(f"--inputs {path}: there is no such file.", returncode=MISUSED)
     return path
 

@@ -5,7 +5,7 @@ let kept = [];
 
 /** @param {Element} root */
 function remember(root) {
-  const fields = [...root.querySelectorAll("input[id]:not([type=hidden]), select[id], details[id]")];
+  const fields = [...root.querySelectorAll("input[id]:not([type=hidden], [type=file]), select[id], details[id]")];
   kept = fields.map(({ id, checked, value, open }) => ({ id, checked, value, open }));
 }
 

@@ -1,5 +1,7 @@
 // Uploads with progress, from chosen and from dropped files and folders. Without this script the plain form works.
 
+import { filesDropped } from "./dropped.js";
+
 /** @typedef {{file: File, path: string, row: HTMLElement, id?: string, url?: string}} Item */
 
 const form = document.getElementById("uploader");
@@ -130,19 +132,6 @@ async function uploadAll() {
   if (urls.length === 1 && urls[0]) location.assign(urls[0]);
 }
 
-/** @param {FileSystemEntry | File} entry @returns {Promise<[File, string][]>} every file under it, with its path */
-async function filesUnder(entry) {
-  if (entry instanceof File) return [[entry, entry.name]];
-  if (entry.isFile) return [[await new Promise((done, fail) => entry.file(done, fail)), entry.fullPath.slice(1)]];
-  const reader = entry.createReader();
-  const found = [];
-  for (;;) {
-    const some = await new Promise((done, fail) => reader.readEntries(done, fail)); // at most 100 at a time
-    if (!some.length) return (await Promise.all(found.map(filesUnder))).flat();
-    found.push(...some);
-  }
-}
-
 /** @param {Event} event @param {boolean} dragging */
 function drag(event, dragging) {
   event.preventDefault();
@@ -160,7 +149,5 @@ document.addEventListener("dragover", (event) => drag(event, true));
 document.addEventListener("dragleave", (event) => drag(event, Boolean(event.relatedTarget)));
 document.addEventListener("drop", async (event) => {
   drag(event, false);
-  const dropped = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
-  const entries = dropped.map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
-  take((await Promise.all(entries.map(filesUnder))).flat());
+  take(await filesDropped(event));
 });

@@ -1,0 +1,79 @@
+"""Files that are not handed out: why, who let which out again, and doing either."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from models_app.actions import quarantine
+from models_app.forms import ReasonForm
+from models_app.models import Artifact
+from models_app.views import access
+from models_app.views.access import Request, actor, may
+from models_app.views.rows import file_row
+
+PEOPLE = ("put_by", "released_by")
+
+
+def _artifact_or_404(request: Request, pk: int) -> Artifact:
+    artifacts = Artifact.objects.visible_to(request.user).select_related("version__model__team")
+    return get_object_or_404(artifacts, pk=pk)
+
+
+@require_safe
+def stays(request: Request, pk: int) -> HttpResponse:
+    return _page(request, _artifact_or_404(request, pk), ReasonForm())
+
+
+@require_POST
+def release(request: Request, pk: int) -> HttpResponse:
+    artifact = _artifact_or_404(request, pk)
+    access.check(request, "release", artifact)
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        return _page(request, artifact, form, status=400)
+    quarantine.release(actor(request), artifact, form.cleaned_data["reason"])
+    messages.success(
+        request, f"{artifact} is released: it can be downloaded and shared, and says that you released it."
+    )
+    return redirect("quarantine", pk)
+
+
+@require_POST
+def again(request: Request, pk: int) -> HttpResponse:
+    artifact = _artifact_or_404(request, pk)
+    access.check(request, "quarantine", artifact)
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        return _page(request, artifact, form, status=400)
+    quarantine.put_again(actor(request), artifact, form.cleaned_data["reason"])
+    messages.success(request, f"{artifact} is in quarantine again.")
+    return redirect("quarantine", pk)
+
+
+def _page(request: Request, artifact: Artifact, form: ReasonForm, status: int = 200) -> HttpResponse:
+    found = list(artifact.quarantines.select_related(*PEOPLE))
+    if not found:
+        raise Http404
+    return render(request, "quarantine/quarantine.html", _context(request, artifact, found, form), status=status)
+
+
+def _context(request: Request, artifact: Artifact, found: list[Any], form: ReasonForm) -> dict[str, Any]:
+    conversion = artifact.conversions.first()
+    report = conversion.report if conversion else None
+    return {
+        "team": artifact.team,
+        "model": artifact.version.model,
+        "version": artifact.version,
+        "may": may(request.user, artifact.team),
+        "file": file_row(artifact, conversion),
+        "stays": found,
+        "latest": found[-1],
+        "conversion": conversion,
+        "failed": [check for check in report.checks if check.passed is False] if report else [],
+        "form": form,
+    }

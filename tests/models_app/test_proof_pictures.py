@@ -1,0 +1,65 @@
+"""The pictures of a report: every number is there as text, and nothing that the strict policy would block."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from django.template import Context, Template
+
+from models_app.templatetags.proof import bar_length, share
+from worker.report import Check, Report, Verdict
+
+LAYERS = [{"name": "edges", "gap": 3e-8, "result": "m/edges"}, {"name": "<b>mix</b>", "gap": 0.41, "result": "m/mix"}]
+CELLS = [
+    {"label": "ONNX Runtime", "version": "1.32.0", "verdict": "same", "gap": 8e-8, "said": ""},
+    {"label": "TensorFlow.js", "version": "", "verdict": "absent", "gap": None, "said": "not present here"},
+]
+REPORT = Report("keras", "onnx", ("keras", "onnx"), Verdict.DIFFERS, "", (), (), {}, 1, 1.0)
+
+
+def page(tag: str, *checks: Check) -> str:
+    report = dataclasses.replace(REPORT, checks=checks)
+    return Template("{% load proof %}{% " + tag + " report %}").render(Context({"report": report}))
+
+
+def test_every_layer_has_a_bar_and_its_number() -> None:
+    html = page("drift", Check("drift", False, "", {"first": "<b>mix</b>", "layers": LAYERS}))
+    assert re.findall(r'class="much" width="(\d+)"', html) == ["6", "95"]
+    assert "3.0e-08" in html
+    assert "41 %" in html
+    assert html.count("departs first") == 1
+    assert "&lt;b&gt;mix&lt;/b&gt;" in html
+    assert "style=" not in html
+
+
+def test_every_runtime_is_a_row() -> None:
+    html = page("load_back", Check("load-back", True, "", {"cells": CELLS}))
+    assert "ONNX Runtime 1.32.0" in html
+    assert "Same answers" in html
+    assert "8.0e-08" in html
+    assert "Not tried" in html
+    assert "not present here" in html
+
+
+@pytest.mark.parametrize("tag", ["drift", "load_back"])
+def test_without_a_check_there_is_no_picture(tag: str) -> None:
+    assert page(tag).strip() == ""
+    assert page(tag, Check("drift", None, ""), Check("load-back", None, "")).strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("gap", "text", "length"),
+    [
+        (0.0, "0", 0),
+        (1e-9, "1.0e-09", 0),
+        (1e-4, "0.01 %", 50),
+        (0.041, "4.1 %", 83),
+        (1.0, "100 %", 100),
+        (30, "3,000 %", 100),
+    ],
+)
+def test_a_bar_is_as_long_as_its_order_of_magnitude(gap: float, text: str, length: int) -> None:
+    assert share(gap) == text
+    assert bar_length(gap) == length

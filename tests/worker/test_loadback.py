@@ -1,0 +1,186 @@
+"""Where else a result runs: which runtimes are asked, what becomes of each, and what is said of all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker import formats, loadback
+from worker.errors import LarderError, ModelError, NotRunnable
+from worker.formats._format import TensorSpec, Tolerance
+from worker.report import Check
+from worker.snippets import pinned
+from worker.verify import Seen, Terms
+from worker.verify.loadback import Cell, Outcome, answered, loadback_check, loadback_findings, refused
+
+TERMS = Terms(Tolerance(1e-5, 1e-6), exact_weights=False)
+SPEC = TensorSpec("x", (None, 2), "float32")
+VALUES = np.linspace(-1, 1, 6, dtype="float32").reshape(3, 2)
+SOURCE = Seen((SPEC,), (dataclasses.replace(SPEC, name="y"),), (), [{"y": VALUES}])
+MIB = 2**20
+
+
+def cell(runtime: str, verdict: Outcome = Outcome.ABSENT, said: str = "not tried", gap: float | None = None) -> Cell:
+    return Cell(runtime, runtime.upper(), "1.0", verdict, gap, said, f"{runtime}==1.0")
+
+
+def shown(values: Any) -> Seen:
+    return dataclasses.replace(SOURCE, values=[{"y": values}])
+
+
+# Which runtimes
+
+
+@pytest.mark.parametrize(
+    ("slug", "names"),
+    [
+        ("keras", ["keras", "tf_keras"]),
+        ("h5", ["keras", "tf_keras"]),
+        ("saved_model", ["tensorflow", "openvino"]),
+        ("onnx", ["onnxruntime", "openvino", "onnx_reference"]),
+        ("tflite", ["litert", "tf_lite", "openvino"]),
+        ("openvino", ["openvino"]),
+        ("tfjs_graph", ["tfjs", "tensorflow"]),
+        ("coreml", ["coreml"]),
+        ("safetensors", []),
+    ],
+)
+def test_a_format_is_asked_of_its_runtimes_and_its_own_first(slug: str, names: list[str]) -> None:
+    assert [turn.runtime for turn in loadback.runtimes(slug)] == names
+
+
+@pytest.mark.parametrize("slug", [slug for slug, item in formats.formats().items() if item.converts_from])
+def test_every_result_that_runs_has_a_runtime(slug: str) -> None:
+    item = formats.get(slug)
+    turns = loadback.runtimes(slug)
+    assert bool(turns) is (item.keeps != {"weights"})
+    assert all(turn.absent or turn.version for turn in turns)
+
+
+def test_what_cannot_be_asked_says_why() -> None:
+    assert "not run here" in loadback.runtimes("coreml")[0].absent
+    assert "not present here" in loadback.runtimes("tfjs_layers")[0].absent
+    with pytest.raises(NotRunnable, match="converted, not run here"):
+        loadback.run_in("coreml", "coreml", Path("m.zip"), Path())
+    with pytest.raises(NotRunnable, match="does not open this format"):
+        loadback.run_in("litert", "onnx", Path("m.onnx"), Path())
+
+
+def test_a_runtime_that_is_not_installed_is_not_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(loadback.RUNTIMES["openvino"], packages=("no-such-package",))
+    monkeypatch.setitem(loadback.RUNTIMES, "openvino", other)
+    turn = loadback.runtimes("onnx")[1]
+    assert (turn.absent, turn.version) == ("not present here", "")
+
+
+def test_large_files_are_opened_by_their_own_runtime_alone() -> None:
+    absent = {turn.runtime: turn.absent for turn in loadback.runtimes("onnx", 3 * MIB)}
+    assert absent == {
+        "onnxruntime": "",
+        "openvino": "",
+        "onnx_reference": "not tried: it is asked for files up to 2 MiB",
+    }
+    large = loadback.runtimes("onnx", 900 * MIB)
+    assert [turn.runtime for turn in large if not turn.absent] == ["onnxruntime"]
+
+
+def test_what_a_run_of_the_result_showed_counts_for_its_own_runtime() -> None:
+    assert [turn.own for turn in loadback.runtimes("onnx")] == [True, False, False]
+    assert [turn.own for turn in loadback.runtimes("keras")] == [False, False]  # by Keras alone, without our repairs
+    assert loadback.runtimes("onnx")[0].install.startswith("onnxruntime==")
+    assert " tensorflow==" in loadback.runtimes("keras")[0].install
+
+
+# One runtime
+
+
+def test_the_same_answers() -> None:
+    found = answered(cell("onnxruntime"), SOURCE, shown(VALUES * (1 + 1e-7)), TERMS)
+    assert (found.verdict, found.said) == (Outcome.SAME, "")
+    assert found.gap == pytest.approx(1e-7, rel=0.5)
+
+
+def test_other_answers() -> None:
+    found = answered(cell("onnxruntime"), SOURCE, shown(VALUES * 1.5), TERMS)
+    assert found.verdict is Outcome.DIFFERS
+    assert found.gap == pytest.approx(0.5)
+    assert "The values differ" in found.said
+
+
+def test_inputs_or_outputs_that_do_not_correspond() -> None:
+    assert answered(cell("openvino"), SOURCE, dataclasses.replace(SOURCE, values=[]), TERMS).verdict is Outcome.REFUSED
+
+
+def test_a_refusal_keeps_its_reason_and_not_more_than_that() -> None:
+    found = refused(cell("tf_keras"), ModelError(problem="unknown word " * 90))
+    assert found.verdict is Outcome.REFUSED
+    assert found.said.startswith("unknown word")
+    assert len(found.said) <= 300
+    assert refused(cell("tf_keras"), LarderError(reference="7")).said
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "passed"),
+    [
+        ([Outcome.SAME], True),
+        ([Outcome.SAME, Outcome.REFUSED, Outcome.DIFFERS], True),
+        ([Outcome.DIFFERS, Outcome.SAME], False),
+        ([Outcome.REFUSED, Outcome.SAME], False),
+        ([Outcome.ABSENT, Outcome.SAME], True),
+        ([Outcome.ABSENT], None),
+        ([], None),
+    ],
+)
+def test_the_runtime_of_the_snippet_decides(verdicts: list[Outcome], passed: bool | None) -> None:
+    cells = [cell(f"r{number}", verdict) for number, verdict in enumerate(verdicts)]
+    assert loadback_check(cells).passed is passed
+
+
+def test_all_is_said_and_survives_json() -> None:
+    cells = [
+        cell("home", Outcome.SAME, "", 1e-7),
+        cell("other", Outcome.DIFFERS, "no", 0.5),
+        cell("old", Outcome.REFUSED, "no such layer"),
+        cell("far", Outcome.ABSENT, "converted, not run here"),
+    ]
+    check = loadback_check(cells)
+    assert check.sentence == (
+        "Opened and run, each time alone, with the same answers in HOME 1.0. It computes something else in OTHER 1.0."
+        " It does not run in OLD 1.0. FAR: converted, not run here."
+    )
+    assert Check.from_json(json.loads(json.dumps(check.to_json()))).data["cells"][1]["verdict"] == "differs"
+    findings = loadback_findings(cells)
+    assert [finding.code for finding in findings] == ["differs-elsewhere"]
+    assert "OTHER 1.0 opens the result too" in findings[0].sentence
+
+
+# The snippet
+
+
+def test_the_snippet_is_pinned_to_what_it_ran_with() -> None:
+    item = formats.get("onnx")
+    text = pinned(item, [loadback_check([cell("onnxruntime", Outcome.SAME, "", 0.0)])])
+    first, _, rest = text.partition("\n")
+    assert first == "# Ran here with ONNXRUNTIME 1.0. To have the same: pip install onnxruntime==1.0"
+    assert rest == item.snippet
+
+
+def test_a_snippet_that_would_not_run_is_not_shown() -> None:
+    assert pinned(formats.get("h5"), [loadback_check([cell("keras", Outcome.REFUSED, "no")])]) == ""
+
+
+def test_a_snippet_that_was_not_tried_says_so() -> None:
+    text = pinned(formats.get("tfjs_graph"), [loadback_check([cell("tfjs", Outcome.ABSENT, "not present here")])])
+    assert text.startswith("// TFJS: not present here.\n// npm install")
+
+
+def test_without_a_load_back_the_snippet_is_as_it_was() -> None:
+    assert pinned(formats.get("onnx"), []) == formats.get("onnx").snippet

@@ -1,0 +1,123 @@
+"""In which runtimes a result can be opened here, and opening it in one of them. The table is read by the worker, too;
+the libraries are imported in jobs alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from worker import formats
+from worker.errors import NotRunnable
+from worker.formats import _bare
+from worker.formats._format import Loaded
+
+Opener = Callable[[Path, Path], Loaded]
+MIB = 2**20
+LARGE = 256 * MIB  # of a file that more than one runtime is asked to open: each of them wants it in memory
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A library that runs models.
+
+    packages: what people install to have it; the version of the first is told.
+    opens: the formats that it opens; None as opener where Larder always runs the format with this runtime.
+    largest: bytes of a file that it is asked to open.
+    absent: why it is never asked on this machine.
+    """
+
+    label: str
+    packages: tuple[str, ...]
+    opens: Mapping[str, Opener | None]
+    largest: int = LARGE
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One runtime that a result is to be opened in. ``install``: the packages at the versions that are here.
+    ``absent``: why it is not asked, or "". ``own``: does Larder run the format with it anyway, so that what the result
+    showed of itself was shown by this runtime?"""
+
+    runtime: str
+    label: str
+    version: str
+    install: str
+    own: bool = False
+    absent: str = ""
+
+
+_KERAS = ("json_npz", "weights_h5", "json_safetensors", "checkpoint", "data_pickle", "json_pickle", "pickle")
+_GRAPHS = ("saved_model", "frozen_graph", "tf1_checkpoint")
+# For each format the first runtime that opens it is the one that its snippet is written for
+RUNTIMES: dict[str, Runtime] = {
+    "tfjs": Runtime(
+        "TensorFlow.js",
+        (),
+        {"tfjs_graph": None, "tfjs_layers": None},
+        absent="not present here: it needs Node, which jobs do not have",
+    ),
+    "coreml": Runtime("Core ML", (), {"coreml": None}, absent="converted, not run here: it runs on Apple's systems"),
+    "keras": Runtime(
+        "Keras 3",
+        ("keras", "tensorflow"),
+        {
+            "keras": partial(_bare.keras, "keras"),
+            "h5": partial(_bare.keras, "h5"),
+            **dict.fromkeys(_KERAS),
+            "tfjs_layers": None,
+        },
+    ),
+    "tf_keras": Runtime(
+        "tf-keras",
+        ("tf-keras", "tensorflow"),
+        {"h5": partial(_bare.tf_keras, "h5"), "keras": partial(_bare.tf_keras, "keras")},
+    ),
+    "tensorflow": Runtime("TensorFlow", ("tensorflow",), {**dict.fromkeys(_GRAPHS), "tfjs_graph": None}),
+    "onnxruntime": Runtime("ONNX Runtime", ("onnxruntime",), {"onnx": None}),
+    "litert": Runtime("LiteRT", ("ai-edge-litert",), {"tflite": None}),
+    "tf_lite": Runtime("TensorFlow Lite in TensorFlow", ("tensorflow",), {"tflite": _bare.tf_lite}),
+    "openvino": Runtime(
+        "OpenVINO",
+        ("openvino",),
+        {
+            "openvino": None,
+            "onnx": _bare.openvino_of_onnx,
+            "tflite": _bare.openvino_of_tflite,
+            "saved_model": _bare.openvino_of_saved_model,
+        },
+    ),
+    "onnx_reference": Runtime("ONNX reference", ("onnx",), {"onnx": _bare.onnx_reference}, largest=2 * MIB),
+}
+
+
+def runtimes(slug: str, size: int = 0) -> tuple[Turn, ...]:
+    """Where a result of so many bytes is opened, the runtime that its snippet is written for first; those that cannot
+    be asked here, too, with the reason."""
+    return tuple(_turn(name, item, slug, size) for name, item in RUNTIMES.items() if slug in item.opens)
+
+
+def _turn(name: str, item: Runtime, slug: str, size: int) -> Turn:
+    own = item.opens[slug] is None
+    try:
+        versions = [importlib.metadata.version(package) for package in item.packages]
+        absent = item.absent
+    except importlib.metadata.PackageNotFoundError:
+        versions, absent = [], "not present here"
+    if not absent and not own and size > item.largest:
+        absent = f"not tried: it is asked for files up to {item.largest // MIB} MiB"
+    install = " ".join(f"{package}=={version}" for package, version in zip(item.packages, versions, strict=False))
+    return Turn(name, item.label, versions[0] if versions else "", install, own and not absent, absent)
+
+
+def run_in(runtime: str, slug: str, path: Path, scratch: Path) -> Loaded:
+    """The file of this format, opened in this runtime by its own loader; whatever that raises, as a LarderError."""
+    item = RUNTIMES[runtime]
+    if item.absent or slug not in item.opens:
+        raise NotRunnable(problem=f"{item.label}: {item.absent or 'it does not open this format'}")
+    opener = item.opens[slug] or formats.get(slug).load
+    assert opener
+    return opener(path, scratch)
