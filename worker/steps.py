@@ -141,7 +141,7 @@ def run(arguments: Json, progress: Progress) -> Json:
         draws = verify.load_draws(Path(arguments["inputs"]))
         given = [{names[name]: array for name, array in draw.items()} for draw in draws]
         verify.save_draws(Path(arguments["outputs"]), [_answer(loaded, draw) for draw in given])
-    return {**_describe(loaded, bool(arguments["prints"])), "findings": _plain_findings(loaded.findings)}
+    return {**_describe(loaded, bool(arguments.get("prints"))), "findings": _plain_findings(loaded.findings)}
 
 
 def _open_in(arguments: Json, item: Format) -> Loaded:
