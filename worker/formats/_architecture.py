@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from worker.errors import CorruptFile, LambdaRefused, ModelError
+from worker.formats import _lambdas
 from worker.formats._format import TensorSpec
 
 Node = dict[str, Any]  # {"class_name": …, "config": …, perhaps "inbound_nodes", "name", "module"}
@@ -152,7 +153,7 @@ def objects(value: Any) -> Iterator[Node]:
 
 
 def refuse_unsafe(architecture: Architecture) -> None:
-    """Raise where the config carries byte code, or names files of the machine it is opened on: no reader may see it."""
+    """Raise where the config carries byte code that is not understood, or names files of the machine it opens on."""
     _refuse_lambdas(architecture)
     for node in objects(architecture.root):
         config = node.get("config")
@@ -167,10 +168,24 @@ def _names_a_file(kind: str, config: dict[str, Any]) -> bool:
     return kind == "TFSMLayer" or any(isinstance(item, str) for item in words)
 
 
+def lambdas(architecture: Architecture) -> list[Node]:
+    """The Lambda layers, at any depth. They are for ``_rebuild`` alone: every other reader would run their code."""
+    return [node for node in objects(architecture.root) if is_lambda(node)]
+
+
+def is_lambda(node: Node) -> bool:
+    return str(node["class_name"]).split(">")[-1] == "Lambda"
+
+
 def _refuse_lambdas(architecture: Architecture) -> None:
-    layers = {name_of(node) for node in objects(architecture.root) if node["class_name"].split(">")[-1] == "Lambda"}
-    if layers or any(node["class_name"] == "__lambda__" for node in objects(architecture.root)):
-        raise LambdaRefused(names=", ".join(sorted(layers)) or "a function without a name")
+    """Raise for a Lambda layer that is not understood, and for byte code anywhere else."""
+    layers = lambdas(architecture)
+    for node in layers:
+        _lambdas.reading(name_of(node), node.get("config"))
+    configs = [node["config"] for node in layers]
+    read = {id(config.get(key)) for config in configs for key in ("function", "output_shape")}
+    if any(node["class_name"] == "__lambda__" and id(node) not in read for node in objects(architecture.root)):
+        raise LambdaRefused(names="a function without a name", problem="where it stands")
 
 
 def name_of(node: Node) -> str:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.errors import LarderError, ModelError
-from worker.formats import _ops, _registry, _repairs
+from worker.formats import _lambdas, _ops, _registry, _repairs
 from worker.formats._architecture import (
     CONSTANT,
     Architecture,
     Node,
     flat_references,
     input_shape_of,
+    is_lambda,
     is_network,
     is_reference,
     layers_of,
@@ -88,6 +89,8 @@ def _layer(node: Node, site: _Site) -> Any:
     """One layer from its repaired config; ModelError names it where Keras refuses."""
     if node["class_name"] in _ops.OPERATION_LAYERS:
         return _operation(node, site)
+    if is_lambda(node):
+        return _lambda(node, site)
     if _is_operation(node):
         return _registry.operation_classes()[node["class_name"]].from_config(dict(node["config"]))
     try:
@@ -109,6 +112,23 @@ def _operation(node: Node, site: _Site) -> Callable[..., Any]:
     return call
 
 
+def _lambda(node: Node, site: _Site) -> _lambdas.Block:
+    """What a Lambda layer was read as; it becomes a model of operations where it is called."""
+    reading = _lambdas.reading(name_of(node), node["config"])
+    draft = _repairs.Draft("Lambda", {"name": reading.name, "dtype": node["config"].get("dtype")}, site.legacy)
+    _repairs.name_policy(draft)
+    _rename(draft.config, site)
+    site.note(_lambdas.READ(layer=reading.name, formula=reading.text))
+    return _lambdas.Block(reading, draft.config["name"], _compute_type(draft.config["dtype"]))
+
+
+def _compute_type(policy: Any) -> str | None:
+    """The type that a layer of this policy computes in; None where it says nothing."""
+    import keras
+
+    return str(keras.dtype_policies.get(policy).compute_dtype) if isinstance(policy, str) else None
+
+
 def _construct(node: Node, site: _Site) -> Any:
     custom = _registry.custom_object(node)
     draft = _repairs.Draft(node["class_name"], _spelled(node["config"]), site.legacy)
@@ -119,6 +139,8 @@ def _construct(node: Node, site: _Site) -> Any:
     site.note(*draft.findings)
     _rename(draft.config, site)
     nested = {key: _nested(value, site) for key, value in draft.config.items() if key in _NESTED}
+    if isinstance(nested.get("layer"), _lambdas.Block) and draft.kind == "TimeDistributed":
+        return _lambdas.EachStep(nested["layer"], draft.config["name"])
     cls = custom or known[draft.kind]
     made = cls(**{**draft.config, **nested}) if nested else cls.from_config(draft.config)
     if draft.call:
@@ -155,12 +177,28 @@ def _sequential(node: Node, site: _Site) -> Part:
     nodes = layers_of(node)
     parts = [_part(item, site) for item in nodes if item["class_name"] != "InputLayer"]
     name = _repairs.clean_name(str(config.get("name") or "sequential"))
-    layers = [*_stack_input(node, nodes, parts), *(part.layer for part in parts)]
+    start = _stack_input(node, nodes, parts)
     try:
-        model = keras.Sequential(layers, name=name)
+        model = keras.Sequential([*start, *_settled(start, parts)], name=name)
+    except LarderError:
+        raise
     except Exception as error:  # whatever the build of a layer meets
         raise ModelError(problem=f"the layers of {name} do not fit onto each other: {error}") from error
     return Part(name, "Sequential", model, parts)
+
+
+def _settled(start: list[Any], parts: list[Part]) -> list[Any]:
+    """The layers of a stack. Where there are Lambda layers, the shapes on the way tell what these become."""
+    layers = [part.layer for part in parts]
+    if not any(isinstance(layer, _lambdas.Block) for layer in layers):
+        return layers
+    if not start:
+        raise ModelError(problem="a stack of layers with a Lambda layer does not say the shape of its input")
+    tensor = start[0]
+    for place, layer in enumerate(layers):
+        layers[place] = layer.model_for(tensor) if isinstance(layer, _lambdas.Block) else layer
+        tensor = layers[place](tensor)
+    return layers
 
 
 def _stack_input(node: Node, nodes: list[Node], parts: list[Part]) -> list[Any]:
@@ -323,6 +361,8 @@ class _Network:
         layer = self.parts[call.layer].layer
         try:
             result = layer(*args, **kwargs, **self.site.calls.get(id(layer), {}))
+        except LarderError:
+            raise
         except Exception as error:  # whatever a layer's build and call meet
             kind = self.parts[call.layer].kind
             raise ModelError(problem=f"layer {call.layer} ({kind}) does not take its input: {error}") from error

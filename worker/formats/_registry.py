@@ -12,7 +12,17 @@ from worker.formats._architecture import NETWORKS, Architecture, Node, is_networ
 # Serialised objects that are not classes of ours to look up.
 _MARKERS = frozenset(
     {"__tensor__", "__keras_tensor__", "__numpy__", "__tuple__", "__slice__", "__ellipsis__", "__bytes__"}
-    | {"__typespec__", "function", "TensorShape", "InputLayer", "Policy", "PolicyV1", "DTypePolicy", "Graph"}
+    | {
+        "__typespec__",
+        "__lambda__",
+        "function",
+        "TensorShape",
+        "InputLayer",
+        "Policy",
+        "PolicyV1",
+        "DTypePolicy",
+        "Graph",
+    }
 )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from worker.errors import LarderError, ModelError
 from worker.formats import _live, _old_weights, _optimizer, _outline, _plan, _rebuild, _registry, _stream, _weights
-from worker.formats._architecture import Architecture, input_shape_of, objects, refuse_unsafe
+from worker.formats._architecture import Architecture, input_shape_of, lambdas, objects, refuse_unsafe
 from worker.formats._files import named
 from worker.formats._format import Converter, Hop, Loaded, Summary
 from worker.formats._keras_files import READERS, Stored
@@ -106,7 +106,7 @@ def _trained(slug: str, path: Path, scratch: Path, *, state: bool) -> Opened:
 @cache
 def _open(stored: Stored) -> Opened:
     refuse_unsafe(stored.architecture)
-    if stored.architecture.legacy:
+    if stored.architecture.legacy or lambdas(stored.architecture):
         return _rebuilt(stored)
     try:
         loaded = _load_as_is(stored)
@@ -242,8 +242,10 @@ def load(slug: str) -> Callable[[Path, Path], Loaded]:
 
 @cache
 def _independent(stored: Stored) -> Any:
-    """The model as tf-keras reads it, or None. Only for configs without byte code: tf-keras would run it."""
+    """The model as tf-keras reads it, or None. Never one with a Lambda layer: tf-keras would run its byte code."""
     refuse_unsafe(stored.architecture)
+    if lambdas(stored.architecture):
+        return None
     _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES | _registry.tf_keras_classes())
     return _attempt(_tf_keras_own, stored) or _attempt(_tf_keras_parts, stored)
 
