@@ -428,7 +428,7 @@ def function_of(definition: Any, inputs: list[str], outputs: list[str]) -> Funct
     import tensorflow as tf
 
     compute_exactly()
-    variables = large_constants(definition)
+    variables = large_constants(definition, {name.split(":")[0] for name in outputs})
 
     def build() -> None:
         with tf.name_scope(f"larder_{uuid.uuid4().hex}"):  # no name that the graph has
@@ -439,14 +439,22 @@ def function_of(definition: Any, inputs: list[str], outputs: list[str]) -> Funct
     return Function(owner.prune(inputs, outputs), owner, variables)
 
 
-def large_constants(definition: Any) -> dict[str, Any]:
-    """The large constants of floating types as variables, by the names of their nodes."""
+def large_constants(definition: Any, kept: Iterable[str]) -> dict[str, Any]:
+    """The large constants of floating types as variables, by the names of their nodes.
+
+    Not those to be ``kept``, as outputs have to be, those that other nodes only wait for, and those that wait for
+    others, as constants inside of a loop of TensorFlow 1 do: what is fed has no such edges. Nor what nobody uses."""
     import tensorflow as tf
 
+    operands = {name for node in definition.node for name in node.input}
+    taken = {name.removesuffix(":0") for name in operands if f"^{name.removesuffix(':0')}" not in operands}
+    taken -= set(kept)
     found = {}
     for node in definition.node:
-        tensor = node.attr["value"].tensor if node.op == "Const" else None
-        if tensor is not None and tensor.ByteSize() > LARGE and tf.dtypes.as_dtype(tensor.dtype).is_floating:
+        tensor = node.attr["value"].tensor if node.op == "Const" and not node.input else None
+        if tensor is None or tensor.ByteSize() <= LARGE or node.name not in taken:
+            continue
+        if tf.dtypes.as_dtype(tensor.dtype).is_floating:
             found[node.name] = tf.Variable(tf.make_ndarray(tensor), trainable=False)
     return found
 
