@@ -46,6 +46,7 @@ MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging
 HALF_RTOL = 4 * 2.0**-10
 BFLOAT_RTOL = 4 * 2.0**-7  # of a bfloat16, with its 8 bits
 ONE_ROW = "batch-fixed"  # the finding that a result takes one row at a time
+UNWITNESSED = "unwitnessed"  # the finding that a source was run as the very model that it was rebuilt as
 OUT_OF_BOUNDS = (TimedOut, OutOfMemory, DiskFull, Canceled, SandboxMissing)  # says nothing about the result
 
 
@@ -299,7 +300,8 @@ def _terms(source: Source, route: routes.Route, options: Json, findings: Sequenc
     exact = _all_exact(route) and (alone or "keras-config" in source.summary.traits)
     narrows = {wide: narrow for item in steps for wide, narrow in item.narrows.items()}
     one_row = any(finding.code == ONE_ROW for finding in findings)
-    return Terms(Tolerance(rtol, atol), exact, alone, narrows, one_row)
+    unwitnessed = next((finding.sentence for finding in findings if finding.code == UNWITNESSED), "")
+    return Terms(Tolerance(rtol, atol), exact, alone, narrows, one_row, unwitnessed)
 
 
 def _half_rtol(summary: Summary) -> float:

@@ -197,6 +197,10 @@ def test_imports_are_names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         {"function": [stored(lambda x: x), None, [1.0]]},
         {"function": [stored(lambda x, y: x), [{"class_name": "Evil", "config": {}}], None]},
         {"function": [stored(lambda x, y: x), [[[0] * 100] * 100], None]},
+        {"function": [stored(lambda x, y: x), [{"class_name": "__tuple__", "config": {}}], None]},
+        {"function": [stored(lambda x, y: x), [{"class_name": "__tuple__", "config": {"value": 5}}], None]},
+        {"function": [stored(lambda x, y: x), [{"class_name": "__tuple__", "config": {"value": "abc"}}], None]},
+        {"function": [stored(lambda x, y: x), [json.loads("[" * 950 + "]" * 950)], None]},
         {"function": {"class_name": "Evil", "config": {}}},
         {"function": "x" * 3 * MOST_BYTES},
         {"function": None},
@@ -256,6 +260,29 @@ def test_references_to_references_do_not_grow() -> None:
         _bytecode.read(code_with(b")\x3d" + doubled))
 
 
+def test_long_texts_weigh_what_they_are() -> None:
+    """16 KB of references to one text stood for megabytes."""
+    text = b"\xf3" + struct.pack("<i", 9000) + b"\x00" * 9000
+    references = (b"r" + struct.pack("<i", 1)) * 900
+    with pytest.raises(NotUnderstood, match="more values"):
+        _bytecode.read(code_with(b")\x01(" + struct.pack("<i", 901) + text + references))
+
+
+def test_a_constant_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is loaded."""
+    shown: list[Any] = []
+
+    def show(value: Any) -> str:
+        shown.append(value)
+        return repr(value)
+
+    monkeypatch.setattr(_bytecode, "repr", show, raising=False)
+    table = (1.5,) * 500
+    source = "def f(x):\n" + f"    x = tf.add(x, {table})\n" * 20 + "    return x"
+    _bytecode.read(marshal.dumps(code_of(source)))
+    assert 1 <= shown.count(table) <= 3  # by the releases that can be meant
+
+
 @pytest.mark.parametrize(
     ("constants", "problem"),
     [
@@ -306,6 +333,19 @@ def test_what_is_shared_stays_shared() -> None:
         lambda x: tf.add(x, x, x, x),
         lambda x: tf.add(x, z=x),
         lambda x: tf.concat([x, x], axis=5),
+        lambda x: x[0],  # a list of one tensor, as files do not tell
+        lambda x: tf.matmul(x, x, transpose_b=1),
+        lambda x: tf.constant(2.5, tf.int32) * x,
+        lambda x: x * tf.cast(2.5, tf.float16),
+        lambda x: x * tf.cast(2.5, "bool"),
+        lambda x: x * tf.cast(True, tf.float32),
+        lambda x: x * tf.cast(300, tf.uint8),
+        lambda x: tf.cast(x, tf.int32) - [0.5, 1.0, 2.0],
+        lambda x: tf.cast(x, tf.uint8) - [300, 1, 2],
+        lambda x: keras.ops.softmax(x, axis=None),  # type: ignore[name-defined]  # noqa: F821
+        lambda x: keras.activations.softmax(x, axis=None),  # type: ignore[name-defined]  # noqa: F821
+        lambda x: K.relu(x, max_value=-1.0),
+        lambda x: K.relu(x, alpha=-2.0, max_value=1.0),
     ],
 )
 def test_what_does_not_fit_the_tensors_is_refused(function: Callable[..., Any]) -> None:
@@ -351,6 +391,95 @@ def stacked(keras: Any) -> Any:
     steps = layers.TimeDistributed(layers.Lambda(lambda x: tf.nn.softmax(x)), name="steps")
     twice = layers.Lambda(lambda x, by: x * by, arguments={"by": 3}, name="twice")
     return keras.Model(x, [twice(inner(x)), twice(steps(x)), layers.Lambda(lambda x: [x[:, 0], -x])(x)[1]])
+
+
+SAME: list[tuple[Callable[..., Any], str]] = [
+    (lambda x: tf.image.resize(x, (7, 5)), "uint8"),
+    (lambda x: tf.image.resize(x, (7, 5)), "int32"),
+    (lambda x: tf.image.resize(x, (7, 5)), "float16"),
+    (lambda x: tf.image.resize(x, (7, 5)), "float64"),
+    (lambda x: tf.image.resize(x, (4, 4)), "uint8"),
+    (lambda x: tf.image.resize(x, (7, 5), method="nearest"), "uint8"),
+    (lambda x: x * tf.cast(tf.cast(2.7, tf.int32), tf.float32), "float32"),
+    (lambda x: x * tf.cast(tf.cast(-2.7, tf.int32), tf.float32), "float32"),
+    (lambda x: x * tf.cast(0.1, tf.float64), "float64"),
+    (lambda x: x * tf.constant(0.1, tf.float64), "float64"),
+    (lambda x: x * tf.cast(tf.cast([0.5, 1.9, -2.7], tf.int32), tf.float32), "float32"),
+    (lambda x: x * tf.cast(tf.cast(0.29 * 100, tf.int32), tf.float32), "float32"),
+    (lambda x: tf.clip_by_value(x, 1.0, -1.0), "float32"),
+    (lambda x: K.clip(x, 1.0, -1.0), "float32"),
+    (lambda x: K.argmax(x, axis=None), "float32"),
+    (lambda x: K.argmin(x), "float32"),
+    (lambda x: tf.argmax(x), "float32"),
+    (lambda x: tf.nn.softmax(x, axis=None), "float32"),
+    (lambda x: K.relu(x, max_value=1.0), "float32"),
+]
+
+
+@pytest.mark.parametrize(("function", "dtype"), SAME)
+def test_it_computes_what_tensorflow_computes(
+    function: Callable[..., Any], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+    import tensorflow
+    import tf_keras
+
+    monkeypatch.setitem(globals(), "tf", tensorflow)
+    monkeypatch.setitem(globals(), "K", tf_keras.backend)
+    x = tensorflow.constant((np.random.default_rng(3).normal(3.0, 3.0, (2, 4, 4, 3)) ** 2).astype(dtype))
+    wanted = tf_keras.layers.Lambda(function, dtype=dtype if "float" in dtype else "float32")(x)
+    given = keras.Input((4, 4, 3), dtype=dtype)
+    found = keras.Model(given, _lambdas.Block(_lambdas.reading("f", config_of(function)), "f", None)(given))(x)
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "fits"),
+    [
+        (lambda x: tf.image.resize(x, (8, 8)), False),
+        (lambda x: tf.image.resize(x, (6, 6), "nearest"), False),
+        (lambda x: tf.image.resize(x, (8, 12), "nearest"), True),
+        (lambda x: tf.image.resize(x, (4, 4)), True),
+        (lambda x: K.cast(x == 0, "float32"), False),
+        (lambda x: K.cast(x != x[:, ::-1], "float32"), False),
+        (lambda x: K.cast(tf.equal(x, 0), "float32"), True),
+    ],
+)
+def test_what_tensorflow_1_did_in_another_way_is_refused(function: Callable[..., Any], fits: bool) -> None:
+    import keras
+
+    x = keras.Input((4, 4, 3))
+    assert _lambdas.compute(_lambdas.reading("f", config_of(function)), x).dtype == "float32"
+    reading = _lambdas.reading("f", config_of(function), of_tf_1=True)
+    if fits:
+        assert _lambdas.compute(reading, x).dtype == "float32"
+    else:
+        with pytest.raises(LambdaRefused, match="TensorFlow 1 and 2"):
+            _lambdas.compute(reading, x)
+
+
+@pytest.mark.parametrize(
+    ("version", "may_be"),
+    [
+        ("", True),
+        ("1.2.2", True),
+        ("2.2.4-tf", True),
+        ("2.3.1", True),
+        ("2.3.0-tf", False),
+        ("2.4.0", False),
+        ("2.15.0", False),
+        ("3.0.0", False),
+    ],
+)
+def test_which_files_may_be_of_tensorflow_1(version: str, may_be: bool) -> None:
+    config = {**config_of(lambda x: tf.image.resize(x, (8, 8))), "name": "f", "batch_input_shape": [None, 4, 4, 3]}
+    root = {"class_name": "Sequential", "config": [{"class_name": "Lambda", "config": config}]}
+    architecture = parse(json.dumps(root), "x.json", version)
+    assert architecture.may_be_of_tf_1 is may_be
+    if may_be:
+        with pytest.raises(LambdaRefused, match="TensorFlow 1 and 2"):
+            rebuild(architecture)
 
 
 BUILDS: list[BuildModel] = [arithmetic, siamese, masked, stacked]
@@ -458,7 +587,7 @@ def _members(path: Path) -> bytes:
 def test_no_library_is_given_the_byte_code(
     library: str, slug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """tf-keras reads files of its time as a witness, and would run what is in them."""
+    """tf-keras reads files of its time as a witness, and would run what is in them: it gets a text without."""
     from importlib import import_module
 
     import tf_keras
@@ -470,12 +599,21 @@ def test_no_library_is_given_the_byte_code(
         warnings.simplefilter("ignore")
         siamese(import_module(library)).save(tmp_path / f"model.{slug}")
     asked: list[Any] = []
-    places = [(python_utils, "func_load"), (generic_utils, "func_load"), (tf_keras.models, "load_model")]
-    for owner, name in [*places, (tf_keras.models, "model_from_json")]:
+    for owner, name in [(python_utils, "func_load"), (generic_utils, "func_load"), (tf_keras.models, "load_model")]:
         monkeypatch.setattr(owner, name, lambda *args, **kwargs: asked.append(args))
+    described: list[str] = []
+    from_json = tf_keras.models.model_from_json
+
+    def told(text: str, **kwargs: Any) -> Any:
+        described.append(text)
+        return from_json(text, **kwargs)
+
+    monkeypatch.setattr(tf_keras.models, "model_from_json", told)
     loaded = load(slug, tmp_path / f"model.{slug}", tmp_path)
     assert loaded.run({"a": np.ones((2, 5), "float32"), "b": np.ones((2, 5), "float32")})
     assert asked == []
+    assert len(described) == (library == "tf_keras")
+    assert not any(word in text for text in described for word in (stored(distance)[:40], "Lambda", "__lambda__"))
 
 
 def test_byte_code_beside_the_layers_is_refused() -> None:

@@ -33,6 +33,7 @@ class Architecture:
     root: Node
     version: str = ""
     backend: str = ""
+    of_tf: bool = False  # Keras of TensorFlow itself: its version ends in "-tf"
 
     @property
     def legacy(self) -> bool:
@@ -41,6 +42,12 @@ class Architecture:
             return self.version.split(".")[0] in {"1", "2"}
         module = str(self.root.get("module") or "")
         return not module or ".engine" in module
+
+    @property
+    def may_be_of_tf_1(self) -> bool:
+        """May TensorFlow 1 have written this? Keras 2.3 ran on both, that of TensorFlow itself came with 2.2."""
+        numbers = [int(number) for number in self.version.split(".")[:2] if number.isdigit()]
+        return self.legacy and numbers < ([2, 3] if self.of_tf else [2, 4])
 
     @property
     def of_keras_1(self) -> bool:
@@ -54,8 +61,9 @@ def parse(text: str | bytes, name: str, version: str = "", backend: str = "") ->
     root = _from_yaml(text, name) if name.endswith(YAML_SUFFIXES) else _from_json(text, name)
     if not isinstance(root, dict) or "class_name" not in root or "config" not in root:
         raise ModelError(problem=f"{name} holds data, but not the architecture of a Keras model")
-    said = str(root.get("keras_version") or version).removesuffix("-tf")
-    architecture = Architecture(root, said, str(root.get("backend") or backend))
+    said = str(root.get("keras_version") or version)
+    known = (said.removesuffix("-tf"), str(root.get("backend") or backend), said.endswith("-tf"))
+    architecture = Architecture(root, *known)
     return dataclasses.replace(architecture, root=without_markers(root)) if architecture.legacy else architecture
 
 

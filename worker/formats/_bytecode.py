@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from worker.formats._marshalled import Code, NotUnderstood, read_code
@@ -36,7 +37,7 @@ class Step:
     value: Any = None
     parts: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str, tuple[int, ...]]:
         """Equal for equal steps alone: 1, 1.0 and True are three values."""
         return self.kind, repr(self.value), self.parts
@@ -134,6 +135,7 @@ class _Machine:
         self.code, self.dialect = code, dialect
         self.steps: list[Step] = []
         self.places: dict[tuple[str, str, tuple[int, ...]], int] = {}
+        self.constants: dict[int, int] = {}  # their steps: a long one is looked at once
         self.stack: list[int] = []
         self.keywords: tuple[str, ...] = ()
         self.result: int | None = None
@@ -212,7 +214,12 @@ class _Machine:
     # Values ----------------------------------------------------------------------------------------------------
 
     def load_constant(self, argument: int, fixed: str) -> None:
-        self.push("constant", self.code.constants[argument])
+        self.stack.append(self._constant(argument))
+
+    def _constant(self, number: int) -> int:
+        if number not in self.constants:
+            self.constants[number] = self._step("constant", self.code.constants[number])
+        return self.constants[number]
 
     def load(self, argument: int, fixed: str) -> None:
         self.stack.append(self.locals[self.code.variables[argument]])
@@ -337,7 +344,7 @@ class _Machine:
         self.result = self.pop()
 
     def give_constant(self, argument: int, fixed: str) -> None:
-        self.result = self._step("constant", self.code.constants[argument])
+        self.result = self._constant(argument)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -146,7 +146,16 @@ def array(value: Any, dtype: Any = None) -> Any:
         raise NotUnderstood("a list that is no table of numbers") from error
     if found.dtype.kind not in "iuf" or found.size > LARGEST:
         raise NotUnderstood("a list that is no table of numbers")
-    return found.astype(dtype or ("float32" if found.dtype.kind == "f" else "int32"))
+    return _of_type(found, dtype or ("float32" if found.dtype.kind == "f" else "int32"))
+
+
+def _of_type(found: Any, dtype: str) -> Any:
+    """The array in another type; TensorFlow makes no whole numbers of fractions, and none that the type cannot hold."""
+    made = found.astype(dtype)
+    changed = made.dtype.kind in "iu" and (found.dtype.kind == "f" or bool((made != found).any()))
+    if changed or made.dtype.kind not in "iufV":
+        raise NotUnderstood(f"{_shown(found.tolist())} as {dtype}")
+    return made
 
 
 def _of_numbers(sign: str, first: Any, second: Any) -> Any:
@@ -240,9 +249,9 @@ def reduction(operation: str) -> Callable[..., Any]:
 def arg(operation: str, default: Any) -> Callable[..., Any]:
     """TensorFlow answers with int64, and looks along the first axis where none is named."""
 
-    def find(x: Any, axis: Any = None) -> Any:
+    def find(x: Any, axis: Any = default) -> Any:
         ops = _keras_ops()
-        return ops.cast(getattr(ops, operation)(_tensor(x), axis=default if axis is None else _whole(axis)), "int64")
+        return ops.cast(getattr(ops, operation)(_tensor(x), axis=0 if axis is None else _whole(axis)), "int64")
 
     return find
 
@@ -399,20 +408,43 @@ def _dtype(value: Any) -> str:
 
 
 def cast(x: Any, dtype: Any) -> Any:
-    """TensorFlow gives a tensor of the type itself back."""
+    """TensorFlow gives a tensor of the type itself back. A constant is a float32 or an int32 before it is cast."""
     if not is_tensor(x):
-        return array(x, _dtype(dtype))
+        return _constant_cast(array(x), _dtype(dtype))
     return x if str(x.dtype) == _dtype(dtype) else _keras_ops().cast(x, _dtype(dtype))
 
 
+def _constant_cast(value: Any, dtype: str) -> Any:
+    """What is cut off is towards zero; a single number stays one of Python."""
+    import numpy as np
+
+    plain = np.asarray(value, "float32" if np.asarray(value).dtype.kind == "f" else None)
+    if isinstance(value, bool) or plain.dtype.kind not in "iuf" or dtype not in _CASTS or not np.isfinite(plain).all():
+        raise NotUnderstood(f"{_shown(value)} as {dtype}")
+    made = _of_type(np.trunc(plain.astype("float64")).astype("int64"), dtype) if "int" in dtype else plain.astype(dtype)
+    return made if isinstance(value, np.ndarray) else made.item()
+
+
+_CASTS = DTYPES - {"bool", "float16", "bfloat16"}
+
+
 def constant(value: Any, dtype: Any = None) -> Any:
-    return array(value, None if dtype is None else _dtype(dtype))
+    found = array(value, None if dtype is None else _dtype(dtype))
+    if dtype is None or not isinstance(found, (bool, int, float)):
+        return found
+    if isinstance(value, bool) or dtype not in _CASTS or (isinstance(value, float) and "float" not in dtype):
+        raise NotUnderstood(f"{_shown(value)} as {dtype}")
+    return float(value) if "float" in dtype else _constant_cast(value, dtype)
 
 
-def matmul(x: Any, y: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
-    ops = _keras_ops()
-    first = ops.swapaxes(_tensor(x), -1, -2) if transpose_a is True else _tensor(x)
-    return combined("matmul", first, ops.swapaxes(_tensor(y), -1, -2) if transpose_b is True else _tensor(y))
+def matmul(x: Any, y: Any, transpose_a: Any = False, transpose_b: Any = False) -> Any:
+    return combined("matmul", _turned(x, transpose_a), _turned(y, transpose_b))
+
+
+def _turned(x: Any, transpose: Any) -> Any:
+    if not isinstance(transpose, bool):
+        raise NotUnderstood(f"{_shown(transpose)} where true or false stands")
+    return _keras_ops().swapaxes(_tensor(x), -1, -2) if transpose else _tensor(x)
 
 
 def dot(x: Any, y: Any) -> Any:
@@ -445,9 +477,11 @@ def norm(x: Any, ord: Any = "euclidean", axis: Any = None, keepdims: Any = False
     return ops.sqrt(ops.sum(ops.square(_tensor(x)), axis=_axis(axis), keepdims=bool(keepdims)))
 
 
-def softmax(operation: str) -> Callable[..., Any]:
+def softmax(operation: str, none: Any = None) -> Callable[..., Any]:
+    """``none``: the axis that None stands for; without one, None is over all of them, and refused."""
+
     def apply(x: Any, axis: Any = -1) -> Any:
-        return getattr(_keras_ops(), operation)(_tensor(x), axis=-1 if axis is None else _whole(axis))
+        return getattr(_keras_ops(), operation)(_tensor(x), axis=_whole(none if axis is None else axis))
 
     return apply
 
@@ -456,8 +490,8 @@ def clip(x: Any, low: Any, high: Any) -> Any:
     ops = _keras_ops()
     if "float" not in str(_tensor(x).dtype):
         raise NotUnderstood(f"a clip of {x.dtype}")
-    x = x if low is None else ops.maximum(x, float(low))
-    return x if high is None else ops.minimum(_tensor(x), float(high))
+    x = x if high is None else ops.minimum(x, float(high))  # in the order of TensorFlow, for a low above the high
+    return x if low is None else ops.maximum(x, float(low))
 
 
 def relu(x: Any, slope: Any = 0.0, max_value: Any = None, threshold: Any = 0.0) -> Any:
@@ -465,6 +499,8 @@ def relu(x: Any, slope: Any = 0.0, max_value: Any = None, threshold: Any = 0.0) 
     ops = _keras_ops()
     if threshold:
         raise NotUnderstood("a relu with a threshold")
+    if max_value is not None and (max_value < 0 or slope < 0):
+        raise NotUnderstood("a relu with a limit or a slope below zero")
     x = ops.leaky_relu(_tensor(x), float(slope)) if slope else ops.relu(_tensor(x))
     return x if max_value is None else ops.minimum(x, float(max_value))
 
@@ -516,7 +552,20 @@ def cumsum(x: Any, axis: Any = 0) -> Any:
 
 
 def resize(x: Any, size: Any, method: Any = "bilinear") -> Any:
+    """Bilinear is always computed, and given, in float32."""
+    ops = _keras_ops()
     if method not in ("nearest", "bilinear"):
         raise NotUnderstood(f"the way to resize {_shown(method)}")
     sizes = tuple(_size(item) for item in size) if isinstance(size, (list, tuple)) else ()
-    return _keras_ops().image.resize(_tensor(x), sizes, interpolation=method, data_format="channels_last")
+    x = cast(_tensor(x), "float32") if method == "bilinear" else _tensor(x)
+    return ops.image.resize(x, sizes, interpolation=method, data_format="channels_last")
+
+
+def resize_by_any(x: Any, size: Any, method: Any = "bilinear") -> Any:
+    """``resize`` where TensorFlow 1 may be meant, whose centres of pixels are others: what is the same in both."""
+    sizes, known = tuple(size) if isinstance(size, (list, tuple)) else (), tuple(_tensor(x).shape[-3:-1])
+    pairs = zip(known, sizes, strict=False)
+    grows = len(sizes) == len(known) and all(old and type(new) is int and new % old == 0 for old, new in pairs)
+    if not grows or (method != "nearest" and (known != sizes or str(x.dtype) != "float32")):
+        raise NotUnderstood("tf.image.resize, which TensorFlow 1 and 2 do in two ways, and the file may be of either")
+    return resize(x, size, method)

@@ -67,9 +67,10 @@ def canonical(name: str) -> str:
     return found
 
 
-def call(name: str, given: list[Any], keywords: dict[str, Any]) -> Any:
-    """What the function of the table gives for these values; NotUnderstood where it cannot be called so."""
-    function = FUNCTIONS[name]
+def call(name: str, given: list[Any], keywords: dict[str, Any], *, of_tf_1: bool = False) -> Any:
+    """What the function of the table gives for these values; NotUnderstood where it cannot be called so, or where
+    TensorFlow 1 may be meant, which computes another thing."""
+    function = OF_EITHER.get(name, FUNCTIONS[name]) if of_tf_1 else FUNCTIONS[name]
     signature = inspect.signature(function)
     label = keywords.pop("name", None)
     named = {key if key in signature.parameters else _KEYWORDS.get(key, key): item for key, item in keywords.items()}
@@ -152,8 +153,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "ops.elu": of.elu,
     "tf.gelu": of.gelu,
     "K.hard_sigmoid": of.hard_sigmoid,
-    **{f"{module}.softmax": of.softmax("softmax") for module in (*_EVERYWHERE, "activations")},
-    **{f"{module}.log_softmax": of.softmax("log_softmax") for module in ("tf", "ops")},
+    **{f"{module}.softmax": of.softmax("softmax", -1) for module in ("tf", "K")},
+    **{f"{module}.softmax": of.softmax("softmax") for module in ("ops", "activations")},
+    "tf.log_softmax": of.softmax("log_softmax", -1),
+    "ops.log_softmax": of.softmax("log_softmax"),
     **{
         f"activations.{name}": of.unary_operation(name)
         for name in ("tanh", "sigmoid", "softplus", "softsign", "selu", "silu")
@@ -228,3 +231,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "K.ndim": of.rank,
     "tf.rank": of.rank,
 }
+OF_EITHER = {"tf.image.resize": of.resize_by_any}  # where a file may be of TensorFlow 1 as well as of 2

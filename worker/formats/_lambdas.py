@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.errors import LambdaRefused
@@ -28,6 +28,7 @@ READ = declare(
 )
 LONGEST_TEXT = 1_000
 MOST_ARGUMENTS = 1_000  # values in the arguments and defaults of one layer
+DEEPEST = 8  # of lists in lists in them
 _OF_TENSORS = frozenset({"shape", "dtype", "get_shape", "as_list"})
 _GIVEN_BY_KERAS = ("mask", "training")
 
@@ -40,6 +41,7 @@ class Reading:
     formula: Formula
     constants: Mapping[str, Any] = field(default_factory=dict)
     output_shape: tuple[int | None, ...] | None = None
+    of_tf_1: bool = False  # may TensorFlow 1 be meant, as well as 2?
 
     @property
     def text(self) -> str:
@@ -50,10 +52,10 @@ class Reading:
         return whole if len(whole) <= LONGEST_TEXT else f"{whole[: LONGEST_TEXT - 1]}…"
 
 
-def reading(name: str, config: Any) -> Reading:
+def reading(name: str, config: Any, *, of_tf_1: bool = False) -> Reading:
     """What a Lambda layer's config says; LambdaRefused names what is not understood."""
     try:
-        return _reading(name, dict(config) if isinstance(config, dict) else {})
+        return replace(_reading(name, dict(config) if isinstance(config, dict) else {}), of_tf_1=of_tf_1)
     except NotUnderstood as problem:
         raise LambdaRefused(names=name, problem=str(problem)[:200]) from problem
 
@@ -167,14 +169,15 @@ def _constants(formula: Formula, defaults: tuple[Any, ...], arguments: dict[str,
 
 def _plain(value: Any) -> Any:
     """A value of plain data: numbers, texts, lists of them; the words of Keras for a tuple."""
-    pending, count = [value], 0
+    pending, count = [(value, 0)], 0
     while pending:
-        item = pending.pop()
+        item, depth = pending.pop()
         count += 1
-        items = item.get("config", {}).get("value") if _is_marked(item) else item
-        if count > MOST_ARGUMENTS or not isinstance(items, (list, tuple, bool, int, float, str, type(None))):
+        inner = item["config"].get("value") if _is_marked(item) else item
+        known = (list,) if _is_marked(item) else (list, tuple, bool, int, float, str, type(None))
+        if count > MOST_ARGUMENTS or depth > DEEPEST or not isinstance(inner, known):
             raise NotUnderstood("an argument or a default that is no plain constant")
-        pending.extend(items if isinstance(items, (list, tuple)) else ())
+        pending.extend((part, depth + 1) for part in (inner if isinstance(inner, (list, tuple)) else ()))
     return _without_marks(value)
 
 
@@ -324,9 +327,19 @@ class _Method:
     of: Any
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What the steps are computed from: the values of the parameters by name, the first of which is the input."""
+
+    values: Mapping[str, Any]
+    inputs: Any
+    of_tf_1: bool
+
+
 def compute(reading: Reading, inputs: Any) -> Any:
     """The formula on symbolic tensors; LambdaRefused where it does not fit them."""
-    given = {reading.formula.parameters[0]: inputs, **reading.constants}
+    known = {reading.formula.parameters[0]: inputs, **reading.constants}
+    given = _Given(known, inputs, reading.of_tf_1)
     values: list[Any] = []
     try:
         for step in reading.formula.steps:
@@ -346,7 +359,7 @@ def _result(value: Any) -> Any:
     return values if isinstance(value, (list, tuple)) else value
 
 
-def _named(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
+def _named(step: Step, parts: list[Any], given: _Given) -> Any:
     return _known(table.canonical(str(step.value)))
 
 
@@ -354,7 +367,7 @@ def _known(name: str) -> Any:
     return table.CONSTANTS[name] if name in table.CONSTANTS else _Named(name)
 
 
-def _attribute(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
+def _attribute(step: Step, parts: list[Any], given: _Given) -> Any:
     of = parts[0]
     if isinstance(of, _Named):
         return _known(table.canonical(f"{of.name}.{step.value}"))
@@ -367,18 +380,28 @@ def _attribute(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
     return functions.shape_of(of) if step.value == "shape" else _Method(functions.shape_of(of))
 
 
-def _call(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
+def _call(step: Step, parts: list[Any], given: _Given) -> Any:
     function, *values = parts
     plain = len(values) - len(step.value)
     if isinstance(function, _Method) and not values:
         return function.of
     if not isinstance(function, _Named) or any(isinstance(value, (_Named, _Method)) for value in values):
         raise NotUnderstood("a function as a value")
-    return table.call(function.name, values[:plain], dict(zip(step.value, values[plain:], strict=True)))
+    keywords = dict(zip(step.value, values[plain:], strict=True))
+    return table.call(function.name, values[:plain], keywords, of_tf_1=given.of_tf_1)
 
 
-def _index(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
+def _compare(step: Step, parts: list[Any], given: _Given) -> Any:
+    """Two tensors, or one and a number, are compared by what they are in TensorFlow 1, not by their values."""
+    if step.value in ("==", "!=") and given.of_tf_1 and any(map(functions.is_tensor, parts)):
+        raise NotUnderstood(f"{step.value}, which TensorFlow 1 and 2 do in two ways, and the file may be of either")
+    return functions.operator(step.value, *parts)
+
+
+def _index(step: Step, parts: list[Any], given: _Given) -> Any:
     of, key = parts
+    if of is given.inputs and type(key) is int and functions.is_tensor(of):
+        raise NotUnderstood("an index into the batch, or into a list of one tensor")
     if not isinstance(of, (list, tuple)):
         return functions.indexed(of, key)
     inside = isinstance(key, slice) or (type(key) is int and -len(of) <= key < len(of))
@@ -387,28 +410,28 @@ def _index(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
     return of[key]
 
 
-def _item(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
+def _item(step: Step, parts: list[Any], given: _Given) -> Any:
     place, count = step.value
     if not isinstance(parts[0], (list, tuple)) or len(parts[0]) != count:
         raise NotUnderstood(f"{count} names for something other than {count} tensors")
     return parts[0][place]
 
 
-def _slice(step: Step, parts: list[Any], given: Mapping[str, Any]) -> Any:
+def _slice(step: Step, parts: list[Any], given: _Given) -> Any:
     if not all(part is None or type(part) is int for part in parts):
         raise NotUnderstood("a slice that is only known while it runs")
     return slice(*parts)
 
 
-_RULES: dict[str, Callable[[Step, list[Any], Mapping[str, Any]], Any]] = {
-    "argument": lambda step, parts, given: given[step.value],
+_RULES: dict[str, Callable[[Step, list[Any], _Given], Any]] = {
+    "argument": lambda step, parts, given: given.values[step.value],
     "constant": lambda step, parts, given: step.value,
     "name": _named,
     "attribute": _attribute,
     "call": _call,
     "unary": lambda step, parts, given: functions.unary(step.value, parts[0]),
     "binary": lambda step, parts, given: functions.operator(step.value, *parts),
-    "compare": lambda step, parts, given: functions.operator(step.value, *parts),
+    "compare": _compare,
     "index": _index,
     "item": _item,
     "slice": _slice,
@@ -489,11 +512,15 @@ class Block:
 
 
 class EachStep(Block):
-    """A Lambda layer inside a TimeDistributed: the same for every step."""
+    """A Lambda layer inside a TimeDistributed: the same for every step.
 
-    def __init__(self, inner: Block, name: str) -> None:
+    Keras 2 took all steps for one batch (``folds``), unless the size of the batch is fixed: another result where a
+    function looks along the batch.
+    """
+
+    def __init__(self, inner: Block, name: str, *, folds: bool = False) -> None:
         super().__init__(inner.reading, name, inner.dtype)
-        self.inner = inner
+        self.inner, self.folds = inner, folds
 
     def _made(self, inputs: Any, name: str) -> Any:
         import keras
@@ -501,7 +528,19 @@ class EachStep(Block):
         if _is_masked(inputs):
             raise LambdaRefused(names=self.reading.name, problem="a mask of steps")
         step = keras.Input(batch_shape=(inputs.shape[0], *inputs.shape[2:]), dtype=inputs.dtype)
-        return keras.layers.TimeDistributed(self.inner.model_for(step), name=name)
+        inner = self.inner.model_for(step)
+        if self.folds and None not in inputs.shape[1:] and inputs.shape[0] is None:
+            return self._folded(inputs, inner, name)
+        return keras.layers.TimeDistributed(inner, name=name)
+
+    def _folded(self, inputs: Any, inner: Any, name: str) -> Any:
+        import keras
+
+        given = _input_like(inputs)
+        result = inner(keras.ops.reshape(given, (-1, *inputs.shape[2:])))
+        if not functions.is_tensor(result) or None in result.shape[1:]:
+            raise LambdaRefused(names=self.reading.name, problem="what a TimeDistributed makes of its result")
+        return keras.Model(given, keras.ops.reshape(result, (-1, inputs.shape[1], *result.shape[1:])), name=name)
 
 
 def _input_like(tensor: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 MOST_BYTES = 16_384
 MOST_OBJECTS = 2_000  # with everything that a reference stands for
+LETTERS = 64  # of a text, or bytes, that weigh as much as one object
 DEEPEST = 8
 LONGEST_NAME = 100
 WIDEST = 2**63  # of an integer
@@ -167,6 +168,7 @@ class _Reader:
 
     def _text(self, kind: str) -> Any:
         content = self._take(self._count(short=kind in "zZ"))
+        self._weigh(len(content) // LETTERS)
         if kind == "s":
             return content
         try:

@@ -75,6 +75,18 @@ def custom_object(node: Node) -> Any:
     return next((item for key, item in known.items() if key.split(">")[-1] == node["class_name"]), None)
 
 
+def uses_a_mask(node: Node) -> bool:
+    """Does a layer of this class compute something else where its input has a mask?"""
+    kind = str(node["class_name"])
+    cls = custom_object(node) or layer_classes().get(kind)
+    call = getattr(cls, "call", None)
+    names = inspect.signature(call).parameters if call is not None else {}
+    return kind not in _MASKED_IN_TRAINING and any(name.endswith("mask") for name in names)
+
+
+_MASKED_IN_TRAINING = {*NETWORKS, "Lambda", "BatchNormalization"}
+
+
 def accepted_arguments(cls: type) -> frozenset[str]:
     """The constructor arguments of a Keras class, those it passes on to its bases included."""
     names: set[str] = set()

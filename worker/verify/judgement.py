@@ -29,6 +29,8 @@ def judge(source: Seen, result: Seen, terms: Terms) -> Judgement:
         return Verdict.DIFFERS, " ".join(check.sentence for check in failed), checks
     if unknown := [check for check in proof if check.passed is None]:
         return Verdict.NOT_PROVABLE, unknown[0].sentence, checks
+    if terms.unwitnessed and not terms.weights_alone:
+        return Verdict.NOT_PROVABLE, terms.unwitnessed, checks
     return Verdict.VERIFIED, _summary(checks, terms), checks
 
 

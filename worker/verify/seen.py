@@ -31,13 +31,14 @@ class Seen:
 class Terms:
     """How a pair is judged: how far values may lie apart, whether weights must come back bit for bit, whether the
     result is weights alone, with nothing to run, which dtypes its format holds as another, and whether it takes one row
-    at a time, as was said when it was made."""
+    at a time, as was said when it was made, and why only the rebuilt model itself was there to compare with."""
 
     tolerance: Tolerance
     exact_weights: bool
     weights_alone: bool = False
     narrows: Mapping[str, str] = field(default_factory=dict)
     one_row: bool = False
+    unwitnessed: str = ""
 
     @property
     def is_coarse(self) -> bool:
