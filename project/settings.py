@@ -187,6 +187,7 @@ MAX_SAMPLES_BYTES = MIB * env.integer(
 # Only the upload page and the form for samples take files, after a look at the length; elsewhere they go unread.
 FILE_UPLOAD_HANDLERS = ["models_app.forms.NoFiles"]
 FILE_UPLOAD_TEMP_DIR = STAGING_ROOT
+DATA_UPLOAD_MAX_NUMBER_FILES = 256  # in one form: as many pictures as a model is run on, one for each row
 
 # Celery: messages are wake-up hints, the database is the truth, so acknowledge early and keep no results
 REDIS_URL = env.secret("REDIS_URL", "", "The broker, redis://… ; `manage.py larder` starts one when empty.")

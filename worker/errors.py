@@ -165,8 +165,8 @@ class CustomCode(ModelError):
 
 
 class LambdaRefused(ModelError):
-    """The model has a Lambda layer ({names}) that holds Python byte code, which Larder does not run. Replace it with
-    a registered layer, or save the model as a SavedModel."""
+    """The model has a Lambda layer ({names}) that holds Python byte code, which Larder reads but does not run. This
+    in it was not understood: {problem}. Replace it with a registered layer, or save the model as a SavedModel."""
 
     code = "lambda-refused"
 

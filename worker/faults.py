@@ -100,8 +100,8 @@ def try_faults(
     """``[{layer, tensor, count, moved, moved_gross}]`` for as many weight tensors as the time allows, eight at least,
     in an order that the seed shuffles: so they are a fair sample of ``loaded.variables()``.
 
-    ``moved_gross`` is None unless ``gross`` asks for it. A fault that moves an output by ``enough`` is not tried on
-    further draws, so what is said of it is a lower bound."""
+    ``moved_gross`` is None where the small fault showed, unless ``gross`` asks for it. A fault that moves an output by
+    ``enough`` is not tried on further draws, so what is said of it is a lower bound."""
     variables = loaded.variables()
     if not variables:
         return []
@@ -134,11 +134,13 @@ def _until(places: Iterable[int], seconds: float, least: int) -> Iterator[int]:
 
 def _row(trial: _Trial, variable: Variable, seed: Sequence[int], gross: bool) -> Json:
     value = variable.read()
+    moved = trial.moved_by(variable, value, small_fault(value, seed))
+    gross = gross or moved < trial.enough
     return {
         "layer": variable.layer,
         "tensor": variable.name,
         "count": int(value.size),
-        "moved": trial.moved_by(variable, value, small_fault(value, seed)),
+        "moved": moved,
         "moved_gross": trial.moved_by(variable, value, gross_fault(value, seed)) if gross else None,
     }
 

@@ -13,13 +13,12 @@ from worker.formats._format import Loaded, TensorSpec
 from worker.formats._inner import MOST
 from worker.translation import translated
 from worker.verify.draws import save_draws
-from worker.verify.drift import thinned
+from worker.verify.drift import LONGEST_NAME, thinned
 
 if TYPE_CHECKING:
     from worker.verify.draws import Array, Arrays
 
 Json = dict[str, Any]
-LONGEST_NAME = 2000  # one tensor of TensorFlow Lite may have the names of all operations that went into it
 
 
 def show(loaded: Loaded | None, arguments: Json) -> Json:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker import loadback
-from worker.errors import Canceled, LarderError, SandboxMissing
+from worker.errors import Canceled, DiskFull, LarderError, OutOfMemory, SandboxMissing, TimedOut
 from worker.formats._format import TensorSpec
-from worker.work import MIB, Json, Work, take, text, under_its_suffix
+from worker.work import MIB, Json, Work, sense, take, text, under_its_suffix
 
 if TYPE_CHECKING:
     from worker.report import Check, Finding
@@ -71,18 +71,18 @@ class Look:
     def _inside(self, folder_name: str, file: File, draw: int, row: int) -> Tensors:
         """The inner tensors of one file, in the order in which they are computed; none where a job cannot show them."""
         from worker import verify
+        from worker.verify.drift import taken
 
         folder = self.work.subfolder(folder_name)
         inner = folder / "inner.npz"
         wishes = {"specs": list(self.specs), "inputs": str(self.inputs), "draw": draw, "row": row, "inner": str(inner)}
         try:
             self._job("inside", file, wishes, folder)
+            return taken(verify.load_draws(take(inner, MAX_INNER), MAX_INNER)) if os.path.lexists(inner) else []
         except (Canceled, SandboxMissing):
             raise
         except LarderError:  # the picture is worth having, and not worth a failure
             return []
-        draws = verify.load_draws(take(inner, MAX_INNER)) if os.path.lexists(inner) else []
-        return [(name, array) for draw in draws for name, array in draw.items()]
 
     # Where else it runs --------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Look:
         return loadback_check(cells), loadback_findings(cells)
 
     def _cell(self, turn: loadback.Turn) -> Cell:
-        from worker.verify.loadback import Cell, Outcome, answered, refused
+        from worker.verify.loadback import Cell, Outcome, answered, refused, untold
 
         cell = Cell(turn.runtime, turn.label, turn.version, Outcome.ABSENT, said=turn.absent, install=turn.install)
         if turn.absent:
@@ -107,9 +107,12 @@ class Look:
         if turn.own:
             return answered(cell, self.before, self.after, self.terms)
         try:
-            return answered(cell, self.before, self._run_in(turn.runtime), self.terms)
+            with sense():
+                return answered(cell, self.before, self._run_in(turn.runtime), self.terms)
         except (Canceled, SandboxMissing):
             raise
+        except (TimedOut, OutOfMemory, DiskFull) as error:  # of the job, not of the result
+            return untold(cell, error)
         except LarderError as error:
             return refused(cell, error)
 
@@ -121,7 +124,7 @@ class Look:
         answers = folder / "outputs.npz"
         wishes = {"specs": list(self.specs), "inputs": str(self.inputs), "outputs": str(answers), "runtime": runtime}
         answer = self._job("run", self.result, wishes, folder)
-        values = load_draws(take(answers, MAX_VALUES)) if os.path.lexists(answers) else []
+        values = load_draws(take(answers, MAX_VALUES), MAX_VALUES) if os.path.lexists(answers) else []
         inputs, outputs = (tuple(map(TensorSpec.from_json, answer[side])) for side in ("inputs", "outputs"))
         return Seen(inputs, outputs, (), values)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from worker import formats, routes
-from worker.errors import BadOption, LarderError, from_json
+from worker.errors import BadOption, Canceled, LarderError, SandboxMissing, from_json
 from worker.formats._format import Option, Summary
 from worker.proving import OUT_OF_BOUNDS, Proof, Source
 from worker.report import Finding, Report, Verdict, findings_from_json
@@ -98,7 +98,8 @@ def convert(
     route = routes.find_route(source.format, target, source.summary, limits.memory_bytes)
     chosen = check_options(target, options)
     work = Work(zygote, folder, limits, _seed(source.path), custom_code, samples, canceled, stage)
-    proof = Proof(work, source, route, chosen, folder / "step-1", twin=_twin_agrees if with_twin else None)
+    twin = _twin_agrees if with_twin else None
+    proof = Proof(work, source, route, chosen, folder / "step-1", twin=twin, looks=with_twin)
     path = source.path
     for number, hop in enumerate(pairwise(route), 1):
         stage(f"converting to {formats.get(hop[1]).label}, {number} of {len(route) - 1}")
@@ -134,8 +135,8 @@ def compare(
     arguments = {"path": str(named), "format": source.format, "probe": proof.request()}
     with calling(named, source.name):
         answer = work.job("probe", arguments, [source.path, *filter(None, [samples])], proof.folder)
+    work.note_versions(source.format)
     with sense():
-        work.note_versions(answer["versions"])
         proof.note(answer["probe"])
     return _judged(proof, named_for(result, target, work.subfolder("given")), started)
 
@@ -155,6 +156,7 @@ def _hop(proof: Proof, number: int, path: Path, before: str, after: str) -> Path
     target = folder / f"result{formats.get(after).suffixes[0]}"
     named = named_for(path, before, folder)
     arguments = {"source": str(named), "source_format": before, "target": str(target), "target_format": after}
+    work.note_versions(before, after)
     wishes = {"options": proof.options if last else {}, "samples": text(work.samples), "seed": work.seed}
     probe = proof.request() if first else None
     with calling(folder / link_name(before), proof.source.name if first else ""):
@@ -162,7 +164,6 @@ def _hop(proof: Proof, number: int, path: Path, before: str, after: str) -> Path
         answer = work.job("convert", arguments | wishes | {"probe": probe}, read, folder)
     with sense():
         work.add(findings_from_json(answer["findings"]))
-        work.note_versions(answer["versions"])
         if first:
             proof.note(answer["probe"])
     return take(target, work.limits.file_bytes)
@@ -194,7 +195,7 @@ def _twin_agrees(proof: Proof) -> bool:
             canceled=work.canceled,
             with_twin=False,
         )
-    except OUT_OF_BOUNDS:
+    except (Canceled, SandboxMissing):
         raise
     except LarderError:  # it is an attempt: without a twin, what is not seen is named
         return False

@@ -24,7 +24,7 @@ from worker.errors import (
 from worker.formats._format import Summary, TensorSpec, Tolerance
 from worker.looks import File, Look
 from worker.report import Finding, Verdict, findings_from_json
-from worker.work import MIB, Json, Work, sense, take, text, under_its_suffix
+from worker.work import MIB, Json, Work, sense, take, text, under_its_suffix, whole
 
 if TYPE_CHECKING:
     from worker.verify import Arrays, Judgement, Seen, Terms
@@ -35,6 +35,7 @@ MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging
 HALF_RTOL = 4 * 2.0**-10
 BFLOAT_RTOL = 4 * 2.0**-7  # of a bfloat16, with its 8 bits
 ONE_ROW = "batch-fixed"  # the finding that a result takes one row at a time
+UNWITNESSED = "unwitnessed"  # the finding that a source was run as the very model that it was rebuilt as
 OUT_OF_BOUNDS = (TimedOut, OutOfMemory, DiskFull, Canceled, SandboxMissing)  # says nothing about the result
 
 
@@ -60,6 +61,7 @@ class Proof:
     shown: Json = field(default_factory=dict)  # by the source when it ran
     specs: list[Json] = field(default_factory=list)  # its inputs
     given: bool = False  # the result was not made here, so nobody said what is to be known about it
+    looks: bool = True  # is it worth looking at more than the verdict?
     twin: Callable[[Proof], bool] | None = None  # sends the same layers with other weights along the same route
 
     def request(self) -> Json:
@@ -82,7 +84,7 @@ class Proof:
 
     def note(self, shown: Json) -> None:
         """Keep what the job answered."""
-        self.shown = {"error": None, **shown}
+        self.shown = {"error": None, **whole(shown, self.folder)}
         self.specs = [asdict(TensorSpec.from_json(spec)) for spec in self.shown.get("inputs", ())]
         self.work.add(findings_from_json(self.shown.get("findings", ())))
 
@@ -105,7 +107,7 @@ class Proof:
             return verify.not_run(refusal)
         self.work.stage("comparing")
         with sense():
-            if "not_run" in answers[0]:
+            if formats.get(self.route[-1]).load is None:  # a format that runs on other machines
                 return self._unopened(answers[0])
             return self._compare(path, answers, inputs)
 
@@ -120,10 +122,11 @@ class Proof:
         """The judgement, then two looks beyond it: where the result parts from the source, and where else it runs."""
         before, after = self._before(), self._after(answers)
         terms = self._terms()
-        if self.given and _takes_one_row(before, after):
-            terms = dataclasses.replace(terms, one_row=True)
+        if self.given:
+            one_row = terms.one_row or _takes_one_row(before, after)
+            terms = dataclasses.replace(terms, given=True, one_row=one_row)
         judgement, before, terms = self._judged(before, after, terms, inputs)
-        if not inputs or before.unsteady:
+        if not inputs or before.unsteady or not self.looks:
             return judgement
         files = File(self.source.path, self.source.format), File(path, self.route[-1])
         return self._looked(judgement, Look(self.work, *files, before, after, terms, self.specs, inputs[0]))
@@ -159,6 +162,8 @@ class Proof:
             return judgement, before, terms
         self.work.stage("measuring the rounding")
         exact = self._exact(inputs)
+        if exact is None:
+            return judgement, before, terms
         before = dataclasses.replace(before, exact=exact)
         terms = dataclasses.replace(terms, absolute=not exact)
         return verify.judge(before, after, terms), before, terms
@@ -172,12 +177,12 @@ class Proof:
         back = look.load_back()
         if back:
             self.work.add(back[1])
-            if back[0].passed is False and verdict is Verdict.VERIFIED:
+            if back[0].passed is False and verdict is not Verdict.DIFFERS:
                 verdict, reason = Verdict.DIFFERS, back[0].sentence
         return verdict, reason, (*checks, *(check for check in (drift, back and back[0]) if check))
 
-    def _exact(self, inputs: list[Path]) -> list[Arrays]:
-        """The source's answers in float64; none where it cannot give them."""
+    def _exact(self, inputs: list[Path]) -> list[Arrays] | None:
+        """The source's answers in float64: none where its library cannot give them, None where a job cannot."""
         from worker import verify
 
         folder = self.work.subfolder("exact")
@@ -188,9 +193,10 @@ class Proof:
             answer = self.work.job("exact", arguments, [self.source.path, *inputs], folder)
         except (Canceled, SandboxMissing):
             raise
-        except LarderError:  # more memory or time than a job has: then the rounding stays unknown
-            return []
-        return verify.load_draws(take(folder / "outputs.npz", 2 * MAX_VALUES)) if answer["found"] else []
+        except LarderError:  # more memory or time than a job has: the verdict may not hang on that
+            return None
+        found = folder / "outputs.npz"
+        return verify.load_draws(take(found, 2 * MAX_VALUES), 2 * MAX_VALUES) if answer["found"] else []
 
     def _run_result(self, path: Path, inputs: list[Path]) -> list[Json]:
         """The result in two fresh jobs that have nothing else but the inputs; without them it is opened, once."""
@@ -203,7 +209,7 @@ class Proof:
         files = {"inputs": str(inputs[0]) if inputs else None, "outputs": str(folder / "outputs.npz")}
         wanted = {"specs": self.specs, "prints": self._prints()}
         arguments = {"path": str(path), "format": self.route[-1], **wanted, **files}
-        return self.work.job("run", arguments, [path, *inputs], folder)
+        return whole(self.work.job("run", arguments, [path, *inputs], folder), folder)
 
     def _seen(self, answer: Json, values: Path) -> Seen:
         from worker.verify import Seen, Weights, load_draws
@@ -212,7 +218,7 @@ class Proof:
             inputs=tuple(map(TensorSpec.from_json, answer["inputs"])),
             outputs=tuple(map(TensorSpec.from_json, answer["outputs"])),
             weights=tuple((str(dtype), tuple(shape), str(digest)) for dtype, shape, digest in answer["weights"]),
-            values=load_draws(take(values, MAX_VALUES)) if os.path.lexists(values) else [],
+            values=load_draws(take(values, MAX_VALUES), MAX_VALUES) if os.path.lexists(values) else [],
             architecture=str(answer.get("architecture") or ""),
             prints=Weights.from_json(answer["prints"]) if answer.get("prints") else Weights(),
         )
@@ -237,7 +243,8 @@ def _terms(source: Source, route: routes.Route, options: Json, findings: Sequenc
     exact = _all_exact(route) and (alone or "keras-config" in source.summary.traits)
     narrows = {wide: narrow for item in steps for wide, narrow in item.narrows.items()}
     one_row = any(finding.code == ONE_ROW for finding in findings)
-    return Terms(Tolerance(rtol, atol), exact, alone, narrows, one_row)
+    unwitnessed = next((finding.sentence for finding in findings if finding.code == UNWITNESSED), "")
+    return Terms(Tolerance(rtol, atol), exact, alone, narrows, one_row, unwitnessed)
 
 
 def _half_rtol(summary: Summary) -> float:

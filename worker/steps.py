@@ -7,8 +7,7 @@ folder. What the libraries raise becomes a LarderError on the way out.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import platform
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,11 +30,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Json = dict[str, Any]
+SHOWN = "shown.json"  # in the job's own folder: what is said of every weight
+LARGE_PARTS = ("weights", "prints", "faults")
 Digest = tuple[str, list[int], str]
 FAULTS_SHARE = 0.5  # of the time of a conversion, for trying out whether faults would show
 COMPARING_SECONDS = 5.0  # for the same where nothing is converted
 STEADY = 1e-4  # relative: two runs of one model on one machine differ by the order of sums alone
-LIBRARIES = ("tensorflow", "keras", "numpy")  # of every job; the others are those that its formats need
 
 
 # The steps ------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def inspect(arguments: Json, progress: Progress) -> Json:
 
 def convert(arguments: Json, progress: Progress) -> Json:
     """``{source, source_format, target, target_format, options, seed, samples?, probe?, custom_code?}`` → findings,
-    versions, probe.
+    probe.
 
     ``probe`` ``{seed, inputs, outputs, allowed, gross, prints, samples?, described?}`` asks to run the source as well,
     and to write what it was given and what it answered, unless it is large and ``described`` says that its description
@@ -84,16 +84,16 @@ def convert(arguments: Json, progress: Progress) -> Json:
         routes.converter(source.slug, goal.slug).run(path, target, hop)
     seconds = FAULTS_SHARE * (time.monotonic() - started)
     probe = _probe(path, source, arguments, progress, seconds) if arguments.get("probe") else None
-    return {"findings": _plain_findings(hop.findings), "versions": versions(source, goal), "probe": probe}
+    return {"findings": _plain_findings(hop.findings), "probe": probe}
 
 
 def probe(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, probe, custom_code?}`` → ``{probe, versions}``: what ``convert`` tells about its source, for a
+    """``{path, format, probe, custom_code?}`` → ``{probe}``: what ``convert`` tells about its source, for a
     result that is there already."""
     item = formats.get(arguments["format"])
     _run_custom_code(arguments)
     shown = _probe(Path(arguments["path"]), item, arguments, progress, COMPARING_SECONDS)
-    return {"probe": shown, "versions": versions(item)}
+    return {"probe": shown}
 
 
 def exact(arguments: Json, progress: Progress) -> Json:
@@ -141,7 +141,8 @@ def run(arguments: Json, progress: Progress) -> Json:
         draws = verify.load_draws(Path(arguments["inputs"]))
         given = [{names[name]: array for name, array in draw.items()} for draw in draws]
         verify.save_draws(Path(arguments["outputs"]), [_answer(loaded, draw) for draw in given])
-    return {**_describe(loaded, bool(arguments.get("prints"))), "findings": _plain_findings(loaded.findings)}
+    described = _describe(loaded, bool(arguments.get("prints")))
+    return _handed_over({**described, "findings": _plain_findings(loaded.findings)})
 
 
 def _open_in(arguments: Json, item: Format) -> Loaded:
@@ -167,7 +168,7 @@ def _unopened(path: Path, item: Format) -> Json:
     if item.weights is None:
         raise NotRunnable(problem=problem)
     with translated("Reading the weights", otherwise=ModelError):
-        return {"not_run": problem, "prints": fingerprints.of_weights(item.weights(path, _scratch()), {})}
+        return _handed_over({"not_run": problem, "prints": fingerprints.of_weights(item.weights(path, _scratch()), {})})
 
 
 def sample(arguments: Json, progress: Progress) -> Json:
@@ -246,7 +247,7 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seco
         for name, draws in zip(("inputs", "outputs"), tried, strict=True):
             verify.save_draws(Path(wanted[name]), draws)
     said = (*loaded.findings, *(samples.findings if samples else ()))
-    return {**described, "findings": _plain_findings(said), "error": None}
+    return _handed_over({**described, "findings": _plain_findings(said), "error": None})
 
 
 def _challenge(
@@ -294,7 +295,7 @@ def _describe(loaded: Loaded, with_prints: bool) -> Json:
     with translated("Reading the weights", otherwise=ModelError):
         weights = list(_digests(loaded))
         prints = None
-        if with_prints and not loaded.architecture:
+        if with_prints:
             prints = fingerprints.of_weights(loaded.weights(), loaded.steps())
     return {
         "inputs": [asdict(spec) for spec in loaded.inputs],
@@ -303,6 +304,13 @@ def _describe(loaded: Loaded, with_prints: bool) -> Json:
         "prints": prints,
         "architecture": loaded.architecture,
     }
+
+
+def _handed_over(shown: Json) -> Json:
+    """The same, with what is said of every weight in a file: a model may have thousands, and an answer is one line."""
+    large = {key: shown.pop(key) for key in LARGE_PARTS if key in shown}
+    Path(SHOWN).write_text(json.dumps(large, allow_nan=False), encoding="utf-8")
+    return shown
 
 
 def _digests(loaded: Loaded) -> Iterator[Digest]:
@@ -345,13 +353,6 @@ def _scratch() -> Path:
 
 def _plain_findings(findings: Iterable[Finding]) -> list[Json]:
     return [finding.to_json() for finding in findings]
-
-
-def versions(*items: Format) -> dict[str, str]:
-    """The libraries that take part in a conversion between these formats, by name, and Python."""
-    names = dict.fromkeys([*LIBRARIES, *(name for item in items for name in item.needs)])
-    found = {name.replace("_", "-"): importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version()} | found
 
 
 def _sample_layers(kind: str) -> list[Any]:

@@ -59,7 +59,7 @@ def translated(doing: str, file: str = "", otherwise: type[LarderError] = Conver
 def _meaning(text: str, file: str, otherwise: type[LarderError], doing: str, kind: str) -> LarderError:
     problem = first_line(text) or kind
     if LAMBDA.search(text):
-        return LambdaRefused(names="unnamed")
+        return LambdaRefused(names="unnamed", problem="a library was asked to run it")
     if found := CUSTOM.search(text):
         return CustomCode(names=found[1])
     if MISMATCH.search(text):

@@ -6,6 +6,7 @@ Nothing that a job says is trusted: its answer is plain data, its files are take
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,12 @@ from worker import formats
 from worker.errors import DiskFull, LarderError, NoResult
 from worker.report import Finding
 from worker.sandbox.limits import Limits
+from worker.sandbox.pipes import parse
+from worker.versions import versions
 
 Json = dict[str, Any]
 MIB = 1024 * 1024
+MOST_SHOWN = 64 * MIB  # of what a job says about every weight; thousands take some
 
 
 class Answer(Protocol):
@@ -70,15 +74,18 @@ class Work:
     versions: dict[str, str] = field(default_factory=dict)
 
     def job(self, step: str, arguments: Json, read: Sequence[Path], folder: Path) -> Json:
-        """The answer of one job that may read these files and write below ``folder``."""
-        return self.zygote.run(
-            step,
-            arguments | {"custom_code": text(self.custom_code)},
-            read=[*read, *filter(None, [self.custom_code])],
-            folder=folder,
-            limits=self.limits,
-            canceled=self.canceled,
-        ).value
+        """The answer of one job that may read these files and write below ``folder``; its scratch space goes."""
+        try:
+            return self.zygote.run(
+                step,
+                arguments | {"custom_code": text(self.custom_code)},
+                read=[*read, *filter(None, [self.custom_code])],
+                folder=folder,
+                limits=self.limits,
+                canceled=self.canceled,
+            ).value
+        finally:
+            shutil.rmtree(folder / "scratch", ignore_errors=True)
 
     def subfolder(self, name: str) -> Path:
         """A new private folder for one job."""
@@ -90,9 +97,9 @@ class Work:
         """Keep what is said for the first time."""
         self.findings += [finding for finding in findings if finding not in self.findings]
 
-    def note_versions(self, versions: Json) -> None:
-        """Keep which libraries took part."""
-        self.versions |= {str(name): str(version) for name, version in versions.items()}
+    def note_versions(self, *slugs: str) -> None:
+        """Keep which libraries take part in work on these formats."""
+        self.versions |= versions(*map(formats.get, slugs))
 
 
 def under_its_suffix(path: Path, slug: str, folder: Path) -> Path:
@@ -136,12 +143,23 @@ def take(path: Path, limit: int) -> Path:
     return path
 
 
+def whole(answer: Json, folder: Path) -> Json:
+    """A job's answer with what it left in ``shown.json`` of its folder; NoResult where that is no such thing."""
+    path = folder / "shown.json"
+    if not os.path.lexists(path):
+        return answer
+    found = parse(take(path, MOST_SHOWN).read_bytes())
+    if found is None:
+        raise NoResult(status="0; what it left about the weights cannot be read")
+    return {**found, **answer}
+
+
 @contextmanager
 def sense() -> Iterator[None]:
     """An answer that does not have the shape it should is no answer; it came from a job that read a stranger's file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise NoResult(status=f"0; its answer makes no sense: {type(error).__name__}") from error
 
 

@@ -16,7 +16,7 @@ NOT_IN = "the file is not in quarantine"
 
 
 def check_handed_out(artifact: Artifact) -> None:
-    """Quarantined where nobody may have the file."""
+    """Quarantined where nobody may have the file, be it for a stay of another file with the same bytes."""
     if stay := artifact.quarantine:
         raise refusal(artifact, Cause(stay.cause))
 
@@ -58,7 +58,7 @@ def release(actor: Actor, artifact: Artifact, reason: str) -> None:
 
     Only the bytes that were published are let out: others would be found at the next download.
     """
-    stay = artifact.quarantine
+    stay = artifact.quarantines.filter(released_at__isnull=True).first()
     if stay is None:
         raise StateError(problem=NOT_IN)
     _check_whole(artifact)

@@ -168,6 +168,7 @@ class Artifact(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = ArtifactQuerySet.as_manager()
+    known_stays: list[Quarantine] | None = None  # what look_up_stays found for a whole list; None where nobody looked
 
     class Meta:
         ordering = ["created_at"]
@@ -187,8 +188,15 @@ class Artifact(models.Model):
 
     @property
     def quarantine(self) -> Quarantine | None:
-        """What keeps it from being handed out, where anything does."""
-        return next((stay for stay in self.quarantines.all() if stay.released_at is None), None)
+        """What keeps its bytes from being handed out, where anything does: its own stay, or else that of another file
+        of the team with the same bytes. Whoever has those converted again gets nothing new.
+        """
+        stays = self._open_stays() if self.known_stays is None else self.known_stays
+        return min(stays, key=lambda stay: (stay.artifact_id != self.pk, stay.pk), default=None)
+
+    def _open_stays(self) -> list[Quarantine]:
+        of_any_file = self.quarantines.model.objects
+        return list(of_any_file.of_bytes(self.team, [self.sha256]))
 
     @property
     def releases(self) -> list[Quarantine]:

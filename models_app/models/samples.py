@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -44,6 +46,11 @@ class Samples(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_several(self) -> bool:
+        """Were several files given, so that the name is not one of a file that anybody has?"""
+        return re.search(r" \+ \d+ more$", self.name) is not None
 
     @property
     def team(self) -> Team:

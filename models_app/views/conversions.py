@@ -118,7 +118,7 @@ def _context(conversion: Conversion) -> dict[str, Any]:
         "position": _position(conversion),
         "elapsed_seconds": _elapsed(conversion),
         "report": report,
-        "repeat": "\n".join((repeat(conversion) or {}).values()),
+        "repeat": "\n".join(filter(None, (repeat(conversion) or {}).values())),
         "findings": by_severity(report.findings) if report else [],
         "error": conversion.error,
         "file": file_row(conversion.artifact, conversion) if conversion.artifact else None,

@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.core.exceptions import PermissionDenied
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, TooManyFilesSent
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseServerError, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -64,6 +65,9 @@ def error_response(request: HttpRequest, status: int, sentence: str, code: str) 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     sentence = "Something in this request was not as expected. Go back, reload the page and try again."
+    if isinstance(exception, TooManyFilesSent):
+        most = settings.DATA_UPLOAD_MAX_NUMBER_FILES
+        sentence = f"More than {most} files were sent at once. Send fewer, or put them all into one ZIP."
     return error_response(request, 400, sentence, "bad-request")
 
 

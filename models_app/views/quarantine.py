@@ -37,9 +37,13 @@ def release(request: Request, pk: int) -> HttpResponse:
     if not form.is_valid():
         return _page(request, artifact, form, status=400)
     quarantine.release(actor(request), artifact, form.cleaned_data["reason"])
-    messages.success(
-        request, f"{artifact} is released: it can be downloaded and shared, and says that you released it."
-    )
+    if artifact.quarantine:
+        messages.warning(
+            request, f"{artifact} is released, but another file with the same bytes is still in quarantine."
+        )
+    else:
+        said = f"{artifact} is released: it can be downloaded and shared, and says that you released it."
+        messages.success(request, said)
     return redirect("quarantine", pk)
 
 
@@ -65,14 +69,15 @@ def _page(request: Request, artifact: Artifact, form: ReasonForm, status: int = 
 def _context(request: Request, artifact: Artifact, found: list[Any], form: ReasonForm) -> dict[str, Any]:
     conversion = artifact.conversions.first()
     report = conversion.report if conversion else None
+    row = file_row(artifact, conversion)
     return {
         "team": artifact.team,
         "model": artifact.version.model,
         "version": artifact.version,
         "may": may(request.user, artifact.team),
-        "file": file_row(artifact, conversion),
+        "file": row,
         "stays": found,
-        "latest": found[-1],
+        "latest": row.quarantine or found[-1],
         "conversion": conversion,
         "failed": [check for check in report.checks if check.passed is False] if report else [],
         "form": form,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
 from models_app.models import Artifact, Conversion, Quarantine
+from worker import formats
 from worker.report import SCHEMA, Report
 
 Json = dict[str, Any]
+LIBRARIES = ("tensorflow", "keras", "numpy")  # of every job; the others are those that its formats need
+RELEASE = re.compile(r"[0-9A-Za-z.+!]+")
+SAMPLES = "SAMPLES"  # stands for the folder or ZIP with several files, which has no name
 
 
 def document(conversion: Conversion) -> Json:
@@ -33,9 +38,17 @@ def repeat(conversion: Conversion) -> Json | None:
 
 
 def _install(report: Report) -> str:
-    """The very libraries that took part."""
-    pins = [f"{name}=={release}" for name, release in sorted(report.versions.items()) if name != "python"]
-    return shlex.join(["python", "-m", "pip", "install", *pins])
+    """The very libraries that took part; "" where none is known.
+
+    A job wrote the names and releases, and people run this: nothing but the libraries of our own formats is named.
+    """
+    pins = [f"{name}=={release}" for name, release in sorted(report.versions.items()) if _is_pin(name, release)]
+    return shlex.join(["python", "-m", "pip", "install", *pins]) if pins else ""
+
+
+def _is_pin(name: str, release: object) -> bool:
+    known = {*LIBRARIES, *(need.replace("_", "-") for item in formats.formats().values() for need in item.needs)}
+    return name in known and isinstance(release, str) and RELEASE.fullmatch(release) is not None
 
 
 def _command(conversion: Conversion, result: Artifact) -> str:
@@ -43,7 +56,8 @@ def _command(conversion: Conversion, result: Artifact) -> str:
     for name, value in sorted(conversion.options.items()):
         words += ["--option", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
     if conversion.samples:
-        words += ["--inputs", _argument(conversion.samples.name.rpartition("/")[2])]
+        name = SAMPLES if conversion.samples.is_several else conversion.samples.name.rpartition("/")[2]
+        words += ["--inputs", _argument(name)]
     return shlex.join(words)
 
 

@@ -11,7 +11,7 @@ from django.db.models import Count, Prefetch, Q, Sum
 
 from models_app.forms import LASTS
 from models_app.models import Artifact, Conversion, ModelVersion, Quarantine, RegisteredModel, Samples
-from models_app.models.quarantine import handed_out
+from models_app.models.quarantine import handed_out, look_up_stays
 from models_app.models.samples import samples_of
 from worker import formats, routes
 from worker.formats._format import Format, Option
@@ -72,11 +72,7 @@ class FileRow:
     snippet: str
     checksum_line: str
     shareable: bool
-
-    @property
-    def quarantine(self) -> Quarantine | None:
-        """What keeps it from being handed out, where anything does."""
-        return self.artifact.quarantine
+    quarantine: Quarantine | None  # what keeps it from being handed out; maybe of another file with the same bytes
 
     @property
     def releases(self) -> list[Quarantine]:
@@ -194,11 +190,13 @@ def _model_row(model: RegisteredModel, row: VersionRow | None) -> ModelRow:
 
 def file_rows(version: ModelVersion) -> list[FileRow]:
     by_artifact = {conversion.artifact_id: conversion for conversion in version.conversions.exclude(artifact=None)}
-    artifacts = version.artifacts.select_related("version__model__team").prefetch_related(STAYS)
+    artifacts = list(version.artifacts.select_related("version__model__team").prefetch_related(STAYS))
+    look_up_stays(version.team, artifacts)
     return [file_row(artifact, by_artifact.get(artifact.pk)) for artifact in artifacts]
 
 
 def file_row(artifact: Artifact, conversion: Conversion | None) -> FileRow:
+    stay = artifact.quarantine
     return FileRow(
         artifact=artifact,
         format=format_of(artifact.format),
@@ -207,7 +205,8 @@ def file_row(artifact: Artifact, conversion: Conversion | None) -> FileRow:
         url=artifact.download_url,
         snippet=snippet(artifact, conversion),
         checksum_line=checksum_line(artifact),
-        shareable=artifact.is_shareable and artifact.quarantine is None,
+        shareable=artifact.is_shareable and stay is None,
+        quarantine=stay,
     )
 
 
@@ -241,8 +240,9 @@ def offer_rows(version: ModelVersion) -> list[OfferRow]:
     if version.state != ModelVersion.State.INSPECTED:
         return []
     asked: dict[str, list[Conversion]] = {}
-    with_files = version.conversions.select_related("artifact", "samples").prefetch_related("artifact__quarantines")
-    for conversion in with_files.order_by("requested_at"):
+    conversions = list(version.conversions.select_related("artifact", "samples").order_by("requested_at"))
+    look_up_stays(version.team, [conversion.artifact for conversion in conversions if conversion.artifact])
+    for conversion in conversions:
         asked.setdefault(conversion.target, []).append(conversion)
     offers = routes.offers(version.source.format, version.summary, settings.JOB_MEMORY_BYTES)
     keras, samples = version.summary.producer.get("keras", ""), samples_of(version)

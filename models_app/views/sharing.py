@@ -14,6 +14,7 @@ from models_app.actions import sharing
 from models_app.actions.quarantine import check_handed_out
 from models_app.forms import LASTS, LASTS_DEFAULT, ShareForm
 from models_app.models import Actor, Artifact, ShareLink
+from models_app.models.quarantine import look_up_stays
 from models_app.views import access
 from models_app.views.access import Request, actor, address, may, team_or_404
 from models_app.views.downloads import send
@@ -28,7 +29,8 @@ def shares(request: Request, team: str) -> HttpResponse:
     found = team_or_404(request, team)
     related = ("artifact__version__model__team", "created_by")
     of_team = ShareLink.objects.filter(artifact__version__model__team=found)
-    links = of_team.select_related(*related).prefetch_related("artifact__quarantines")
+    links = list(of_team.select_related(*related))
+    look_up_stays(found, [link.artifact for link in links])
     return render(request, "sharing/shares.html", {"team": found, "may": may(request.user, found), "links": links})
 
 

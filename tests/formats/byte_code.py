@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import marshal
+from collections.abc import Callable
+from typing import Any
+
 # What each of them was compiled from.
 SOURCE = """def f(pair, scale, offset=0.5):
     first, second = pair
@@ -69,3 +74,8 @@ BYTE_CODE = {
         "FpEWmAGZCqBJ0xEusFKINdALOLhB0Qs9wBHANsEZwArRC0rQBErzAAAAAA=="
     ),
 }
+
+
+def stored(function: Callable[..., Any]) -> str:
+    """A function of this interpreter's as Keras stores it."""
+    return base64.encodebytes(marshal.dumps(function.__code__)).decode()

@@ -17,19 +17,6 @@ import numpy as np
 from worker.bundle import Bundle, gather
 from worker.formats._saved_model import choose_signature
 
-# Formats that hold layers: a Lambda in them is byte code. The others hold its operations.
-LAYERED = (
-    "h5",
-    "hdf5",
-    "keras_v3",
-    "weights_h5",
-    "json",
-    "pickle",
-    "joblib",
-    "cloudpickle",
-    "tf_checkpoint",
-    "weights_tf",
-)
 # Formats in which the words of a TextVectorization have no place, unless the architecture happens to name them
 WORDLESS = ("h5", "weights_h5", "json+npz", "json+npy_object")
 WEIGHTS = ("json", "weights_", "tf_checkpoint", "pickle_weights")
@@ -79,8 +66,6 @@ class Entry:
         """The codes with which it may be refused, since a part of the model is code or not in the file; else none."""
         if self.format in ("session_bundle", "tflite_dir"):  # broken upstream; an operation that is not in LiteRT
             return ("model-unreadable", "not-runnable")
-        if "lambda" in self.kind and self.format.startswith(LAYERED):
-            return ("lambda-refused",)
         if not self.has_model:
             return ("incomplete-model", "not-a-model", "no-route", "custom-code")
         if self.kind == "preprocessing_text" and self.format in WORDLESS:

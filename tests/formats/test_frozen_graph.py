@@ -183,3 +183,43 @@ def test_exact_gelu_is_computed_exactly(tmp_path: Path) -> None:
 
     x = arrays["x"].astype("float64") @ np.linspace(-2, 2, 24).reshape(4, 6)
     np.testing.assert_allclose(y, 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2))), atol=2e-6)
+
+
+def constant_as_output(w: Any, x: Any) -> list[Any]:
+    return [x @ w, w]
+
+
+def constant_that_is_waited_for(w: Any, x: Any) -> list[Any]:
+    import tensorflow as tf
+
+    with tf.control_dependencies([w]):
+        return [tf.identity(x * 2)]
+
+
+def constant_in_a_loop(w: Any, x: Any) -> list[Any]:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    value = tf.get_static_value(w)
+    v1.disable_control_flow_v2()
+    try:
+        return [v1.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, a @ tf.constant(value) + 1), [0, x])[1]]
+    finally:
+        v1.enable_control_flow_v2()
+
+
+@pytest.mark.parametrize("build", [constant_as_output, constant_that_is_waited_for, constant_in_a_loop])
+def test_large_constants_stay_where_others_hold_on_to_them(build: Callable[[Any, Any], list[Any]]) -> None:
+    """A constant of more than a MiB becomes a variable, but not where an edge of the graph would be lost with it."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    given = np.ones((2, 600), "float32")
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        x = v1.placeholder(tf.float32, [2, 600], name="x")
+        results = build(tf.constant(np.full((600, 600), 0.01, "float32"), name="w"), x)
+        names = [tensor.name for tensor in results]
+        wanted = session.run(results, {x: given})
+    function = _graphs.function_of(graph.as_graph_def(), ["x:0"], names)
+    for found, value in zip(function.call([tf.constant(given)]), wanted, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-6)

@@ -68,7 +68,8 @@ def test_it_comes_back(kind: str, made_file: Made, tmp_path: Path) -> None:
     hop = Hop(tmp_path / "back")
     hop.scratch.mkdir()
     ONNX.converts_to["saved_model"].run(result, tmp_path / "back.zip", hop)
-    assert_same(load("onnx", result, tmp_path), _without_weights(load("saved_model", tmp_path / "back.zip", tmp_path)))
+    before, after = load("onnx", result, tmp_path), load("saved_model", tmp_path / "back.zip", tmp_path)
+    assert_same(_without_weights(before), _without_weights(after))
 
 
 def _without_weights(loaded: Any) -> Any:

@@ -248,7 +248,7 @@ def drawn() -> list[Any]:
         return []
     strata: dict[tuple[str, str], list[Entry]] = {}
     for data in json.loads((CORPUS / "manifest.json").read_text(encoding="utf-8"))["entries"]:
-        if data["format"] in PICKLED and not data["custom_objects"] and "lambda" not in data["model_kind"]:
+        if data["format"] in PICKLED and not data["custom_objects"]:
             strata.setdefault((data["tag"], data["format"]), []).append(Entry(CORPUS, data))
     generator = random.Random(SEED)  # noqa: S311 - which files to look at is no secret
     return [pytest.param(generator.choice(strata[key]), id="-".join(key)) for key in sorted(strata)]

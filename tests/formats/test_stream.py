@@ -237,7 +237,7 @@ def test_values_are_compared_where_the_target_is_no_copy(everything_is_large: Ma
     path = everything_is_large("dense", "json_npz")
     result = converted(path, "json_npz", "saved_model", tmp_path / "work", LocalJobs())
     assert result.report.verdict is Verdict.VERIFIED
-    assert [check.name for check in result.report.checks][-1] == "values"
+    assert {"values", "load-back"} <= {check.name for check in result.report.checks}
 
 
 # In place ----------------------------------------------------------------------------------------------------------

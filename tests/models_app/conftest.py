@@ -56,9 +56,9 @@ def keras_file(text: str = "") -> bytes:
     metadata = {"keras_version": "3.15.1", "date_saved": "2026-01-01@00:00:00"}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("metadata.json", json.dumps(metadata))
-        archive.writestr("config.json", json.dumps(config))
-        archive.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n" + bytes(1000) + b"layers\0vars\0")
+        archive.writestr(zipfile.ZipInfo("metadata.json"), json.dumps(metadata))
+        archive.writestr(zipfile.ZipInfo("config.json"), json.dumps(config))
+        archive.writestr(zipfile.ZipInfo("model.weights.h5"), b"\x89HDF\r\n\x1a\n" + bytes(1000) + b"layers\0vars\0")
     return buffer.getvalue()
 
 

@@ -67,6 +67,7 @@ class FakeEngine:
         custom_code: Path | None = None,
         stage: Callable[[str], None] = lambda text: None,
         canceled: Callable[[], bool] = bool,
+        with_twin: bool = True,
     ) -> pipeline.Result:
         stage("converting")
         self.samples, self.samples_name = (samples.read_bytes(), samples.name) if samples else (None, "")

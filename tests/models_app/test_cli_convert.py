@@ -59,7 +59,7 @@ def test_it_works(dense: Path, out: Path) -> None:
     assert (row["source"], row["format"], row["target"], row["route"]) == (str(dense), "keras", "h5", ["keras", "h5"])
     assert row["verdict"] == "verified"
     assert {check["name"]: check["passed"] for check in row["checks"]} == dict.fromkeys(
-        ["load", "names", "shapes", "dtypes", "weights", "steady", "values"], True
+        ["load", "names", "shapes", "dtypes", "weights", "sensitivity", "steady", "values", "load-back"], True
     )
     assert row["error"] is None
     assert row["output"] == str(out / "dense.h5")
@@ -104,7 +104,8 @@ def test_a_folder_is_one_model(out: Path, tmp_path: Path) -> None:
     np.savez(folder / "expected.npz", input_0=np.ones((2, 3), "f4"), output_0=np.zeros((2, 2)))
     ran = run("convert", folder, "--to", "keras", "--inputs", folder / "expected.npz", "--out", out, "--json")
     assert (ran.status, ran.rows[0]["format"], ran.rows[0]["output"]) == (0, "json_npz", str(out / "soup.keras"))
-    assert ran.rows[0]["checks"][-1]["data"]["draws"] == 5
+    [values] = [check for check in ran.rows[0]["checks"] if check["name"] == "values"]
+    assert values["data"]["draws"] == 5
 
 
 def test_weights_that_do_not_fit_are_refused(out: Path, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from models_app import storage
 from models_app.actions import conversions, quarantine, sharing
+from models_app.actions.teams import create_team
 from models_app.models import SYSTEM, Actor, Artifact, Conversion, ModelVersion, Quarantine
 from models_app.models.quarantine import Cause, put_in_quarantine
 from tests.models_app.conftest import LONG, a_report, client_of, event_tags, request_conversion
@@ -217,3 +219,97 @@ def test_a_file_that_was_never_there(as_vera: Client, artifact: Artifact) -> Non
 def test_the_database_refuses(artifact: Artifact, values: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         Quarantine.objects.create(artifact=artifact, **values)
+
+
+# The same bytes once more -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def twin(version: ModelVersion, alice: User, engine: FakeEngine, kept: Artifact) -> Artifact:
+    """The bytes that differ, out of a conversion with other options that found nothing wrong."""
+    engine.report = a_report(Verdict.VERIFIED)
+    conversion = request_conversion(version, alice, "tflite", precision="int8")
+    tasks.convert(str(conversion.pk))
+    conversion.refresh_from_db()
+    assert conversion.artifact is not None
+    assert (conversion.state, conversion.artifact.sha256) == ("succeeded", kept.sha256)
+    return conversion.artifact
+
+
+def test_the_same_bytes_are_kept_however_they_came_about(
+    as_bob: Client, twin: Artifact, kept: Artifact, alice: User
+) -> None:
+    answer = as_bob.get(twin.download_url)
+    assert (answer.status_code, answer.context["code"]) == (423, "quarantined")
+    assert "is in quarantine and is not handed out: it does not compute the same as its source" in text_of(answer)
+    assert as_bob.post(f"/files/{twin.pk}/share/").status_code == 423
+    (row,) = as_bob.get("/t/kitchen/").context["rows"]
+    assert [each.slug for each in row.formats] == ["keras"]
+    for address in (twin.get_absolute_url(), twin.conversions.get().get_absolute_url()):
+        page = text_of(as_bob.get(address))
+        assert f'href="/files/{kept.pk}/quarantine/"' in page
+        assert "which has the same bytes" in page
+        assert twin.download_url not in page
+
+
+def test_a_release_of_the_stay_frees_the_same_bytes(
+    as_alice: Client, as_bob: Client, twin: Artifact, kept: Artifact
+) -> None:
+    assert as_bob.post(f"/files/{twin.pk}/quarantine/release/", {"reason": "an editor says so"}).status_code == 403
+    as_alice.post(f"/files/{kept.pk}/quarantine/release/", {"reason": "The head that differs is not used."})
+    assert (fetch(as_bob, twin), fetch(as_bob, kept)) == (200, 200)
+    assert twin.download_url in text_of(as_bob.get(twin.get_absolute_url()))
+
+
+def test_links_to_the_same_bytes_stop_too(
+    as_alice: Client, artifact: Artifact, version: ModelVersion, alice: User
+) -> None:
+    _, token = sharing.create_share_link(Actor.of(alice), artifact, LONG)
+    other = version.artifacts.create(
+        format="keras", name="b.keras", sha256=artifact.sha256, size=artifact.size, origin="converted"
+    )
+    with transaction.atomic():
+        put_in_quarantine(SYSTEM, other, Cause.DIFFERS, "the outputs differ")
+    assert client_of(None).get(f"/s/{token}/").status_code == 423
+    assert client_of(None).get(f"/s/{token}/{artifact.name}").status_code == 423
+    assert f'href="/files/{other.pk}/quarantine/"' in text_of(as_alice.get("/t/kitchen/shares/"))
+    with transaction.atomic():
+        put_in_quarantine(SYSTEM, artifact, Cause.DIFFERS, "the outputs differ")
+    reason = {"reason": "The head that differs is not used."}
+    answer = as_alice.post(f"/files/{other.pk}/quarantine/release/", reason, follow=True)
+    assert "another file with the same bytes is still in quarantine" in text_of(answer)
+    assert fetch(as_alice, other) == 423
+    as_alice.post(f"/files/{artifact.pk}/quarantine/release/", reason)
+    assert client_of(None).get(f"/s/{token}/").status_code == 200
+
+
+def test_other_teams_have_quarantines_of_their_own(as_charlie: Client, artifact: Artifact, charlie: User) -> None:
+    garden = create_team(Actor.of(charlie), "Garden")
+    theirs = garden.models.create(name="Tea", slug="tea").versions.create(
+        number=1, uploaded_by=charlie, upload_name="tea.keras"
+    )
+    same = {"name": "tea.keras", "sha256": artifact.sha256, "size": artifact.size, "origin": "uploaded"}
+    tea = theirs.artifacts.create(format="keras", **same)
+    with transaction.atomic():
+        put_in_quarantine(SYSTEM, artifact, Cause.DIFFERS, "the outputs differ")
+    assert fetch(as_charlie, tea) == 200
+    assert tea.quarantine is None
+
+
+def test_lists_ask_once_for_all_files(
+    as_vera: Client, version: ModelVersion, artifact: Artifact, alice: User, kept: Artifact
+) -> None:
+    def queries(address: str) -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert as_vera.get(address).status_code == 200
+        return len(asked)
+
+    addresses = ("/t/kitchen/shares/", version.get_absolute_url())
+    sharing.create_share_link(Actor.of(alice), artifact, LONG)
+    before = [queries(address) for address in addresses]
+    for number in range(5):
+        name = f"{number}.h5"
+        made = version.artifacts.create(format="h5", name=name, sha256=f"{number}" * 64, size=1, origin="converted")
+        sharing.create_share_link(Actor.of(alice), made, LONG)
+        put_in_quarantine(SYSTEM, made, Cause.DIFFERS, "the outputs differ")
+    assert [queries(address) for address in addresses] == before

@@ -124,3 +124,29 @@ def test_a_report_from_before_schemas_had_numbers(as_vera: Client, conversion: C
     del old["schema"]
     Conversion.objects.update(report_data=old)
     assert read(as_vera, conversion)["schema"] == SCHEMA
+
+
+@pytest.mark.parametrize("given", [3, "2.0; rm -rf ~", "2.0 --index-url=http://evil", "", None, "2.0\n"])
+def test_what_a_job_says_of_its_libraries_is_not_printed_for_people_to_run(
+    as_vera: Client, conversion: Conversion, given: object
+) -> None:
+    versions = {"python": "3.11.9", "keras": "3.15.1", "ai-edge-litert": "1.2+cpu", "evil": "1.0", "numpy": given}
+    Conversion.objects.update(report_data=a_report().to_json() | {"versions": versions})
+    assert (
+        read(as_vera, conversion)["repeat"]["install"] == "python -m pip install ai-edge-litert==1.2+cpu keras==3.15.1"
+    )
+
+
+def test_without_any_library(as_vera: Client, conversion: Conversion) -> None:
+    Conversion.objects.update(report_data=a_report().to_json() | {"versions": {"evil": "1.0"}})
+    assert read(as_vera, conversion)["repeat"]["install"] == ""
+    assert "pip install" not in as_vera.get(conversion.get_absolute_url()).context["repeat"]
+
+
+def test_several_samples_have_no_name(as_vera: Client, conversion: Conversion, alice: User) -> None:
+    name = "cat.png + 3 more"
+    given = conversion.version.samples.create(name=name, sha256="0" * 64, size=7, given_by=alice)
+    Conversion.objects.update(samples=given)
+    assert shlex.split(read(as_vera, conversion)["repeat"]["command"])[-2:] == ["--inputs", "SAMPLES"]
+    page = " ".join(as_vera.get(conversion.get_absolute_url()).content.decode().split())
+    assert f"<code>SAMPLES</code> stands for a folder, or a ZIP, with {name}." in page

@@ -21,6 +21,7 @@ from models_app.views.rows import offer_rows
 from tests.models_app.conftest import event_tags, request_conversion, sha256
 from tests.models_app.engine import FakeEngine, engine
 from worker import tasks
+from worker.formats._samples import MOST_ROWS
 
 __all__ = ["engine"]
 
@@ -193,3 +194,14 @@ def test_with_other_samples_it_is_asked_for_again(version: ModelVersion, alice: 
     second = request_conversion(version, alice)
     assert second != first
     assert second.samples == samples_of(version)
+
+
+def test_as_many_pictures_as_rows_that_are_used(as_bob: Client, version: ModelVersion, settings: Settings) -> None:
+    assert settings.DATA_UPLOAD_MAX_NUMBER_FILES == MOST_ROWS
+    named = [(f"{number}.png", b"x") for number in range(MOST_ROWS + 1)]
+    as_bob.post(URL, files(*named[1:]))
+    assert current(version).name == "1.png + 255 more"
+    assert current(version).is_several
+    answer = as_bob.post(URL, files(*named))
+    assert answer.status_code == 400
+    assert "More than 256 files were sent at once. Send fewer, or put them all into one ZIP." in answer.content.decode()

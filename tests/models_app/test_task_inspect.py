@@ -79,3 +79,11 @@ def test_inspected_once(fresh: ModelVersion, engine: FakeEngine) -> None:
     run(fresh)
     engine.error = AssertionError("must not run again")
     assert run(fresh).state == State.INSPECTED
+
+
+@pytest.mark.parametrize("said", ["5a" * 32, "5A" * 32, "x" * 64, "<b>" + "a" * 61, "5a" * 31, "5a" * 31 + "a\n", ""])
+def test_only_a_digest_of_the_weights_is_kept(
+    fresh: ModelVersion, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(pipeline, "inspect", lambda *given, **named: pipeline.Inspection(SUMMARY, [], None, said))
+    assert run(fresh).weights_sha256 == (said if said == "5a" * 32 else "")

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.verify.drift import KEPT, Tensors, drift_check, paired, thinned, worst_row
+from worker.errors import NoResult
+from worker.formats._inner import MOST
+from worker.verify.drift import KEPT, LONGEST_NAME, Tensors, drift_check, paired, taken, thinned, worst_row
 
 SIZES = (7, 6, 5, 4, 3)
 
@@ -167,3 +169,35 @@ def test_outputs_that_cannot_be_compared_choose_nothing() -> None:
     assert worst_row([{"y": np.ones(2)}], [{"y": np.ones(3)}], {"y": "y"}) == (0, 0)
     assert worst_row([{"y": np.array([b"a"])}], [{"y": np.array([b"b"])}], {"y": "y"}) == (0, 0)
     assert worst_row([{"y": np.array([1.0, 2.0])}], [{"y": np.array([1.0, np.nan])}], {"y": "y"}) == (0, 1)
+
+
+# What a job handed over
+
+
+def test_names_are_cut_and_the_order_is_kept() -> None:
+    kept = taken([{"b" * 5000: np.ones(3)}, {"a": np.ones(KEPT, bool)}])
+    assert [len(name) for name, _ in kept] == [LONGEST_NAME, 1]
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [
+        [{"a": np.ones(1)}] * (MOST + 1),
+        [{str(number): np.ones(1) for number in range(MOST + 1)}],
+        [{"a": np.ones(KEPT + 1)}],
+        [{"a": np.ones((0, 3))}],
+        [{"a": np.array(["text"])}],
+        [{"a": np.ones(1, complex)}],
+        [{"a": np.zeros(2, "datetime64[s]")}],
+    ],
+)
+def test_what_no_job_of_ours_writes_is_no_picture(draws: Any) -> None:
+    with pytest.raises(NoResult):
+        taken(draws)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint64", "float16", "longdouble", ">f4"])
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (2,) * 16])
+def test_every_tensor_that_is_taken_can_be_compared(dtype: str, shape: tuple[int, ...]) -> None:
+    tensors = taken([{"a": np.ones(shape, dtype)}, {"b": np.full(shape, np.nan)}, {"c": np.full(shape, -np.inf)}])
+    assert drift_check(tensors, tensors[::-1], 1e-6, differs=True).name == "drift"

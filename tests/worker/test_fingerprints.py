@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from worker.fingerprints import BLOCK, fingerprint, normalisations, of_model
-from worker.verify.prints import Print, Weights, folded_axes, in_order, is_rounded, is_vector
+from worker.verify.prints import MOST_PRINTS, Print, Weights, folded_axes, in_order, is_rounded, is_vector
 
 RANDOM = np.random.default_rng(11)
 
@@ -117,8 +117,9 @@ def test_parts_are_put_together_as_a_whole_is() -> None:
 
 def test_joined_tensors_add_up() -> None:
     one, other = drawn(4, 6), drawn(4, 6)
-    total = int(of(np.concatenate([one, other])).total, 16)
-    assert (int(of(one).total, 16) + int(of(other).total, 16)) % 2**64 == total
+    totals = [of(array).total for array in (one, other, np.concatenate([one, other]))]
+    assert None not in totals
+    assert (totals[0] + totals[1]) % 2**64 == totals[2]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -185,6 +186,8 @@ def test_a_name_or_a_place_changes_nothing_of_a_models_own() -> None:
         lambda told: told.update(quantiles=[0.0] * 10_000),
         lambda told: told.update(largest=float("inf")),
         lambda told: told.update(total="no number"),
+        lambda told: told.update(total="f" * 17),
+        lambda told: told.update(total="-1"),
         lambda told: told.update(axes=[{}]),
         lambda told: told.pop("values"),
         lambda told: told.update(shape="long"),
@@ -195,3 +198,9 @@ def test_what_is_none_is_refused(forge: Callable[[dict[str, Any]], Any]) -> None
     forge(told)
     with pytest.raises((ValueError, KeyError, TypeError)):
         Print.from_json(told)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "normalisations"])
+def test_more_than_a_model_has_are_refused_unread(kind: str) -> None:
+    with pytest.raises(ValueError, match="more weight tensors"):
+        Weights.from_json({"tensors": [], "normalisations": []} | {kind: [None] * (MOST_PRINTS + 1)})

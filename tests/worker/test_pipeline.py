@@ -244,7 +244,6 @@ def test_a_result_over_the_limit_is_refused(tmp_path: Path) -> None:
     "change",
     [
         {"findings": 7},
-        {"versions": None},
         {"probe": "yes"},
         {"probe": {"error": None, "inputs": [{"name": "x"}], "outputs": [], "weights": []}},
         {"probe": {"error": None, "inputs": 1, "outputs": 2, "weights": 3}},

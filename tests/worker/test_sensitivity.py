@@ -11,6 +11,7 @@ from worker.report import Check
 from worker.verify.sensitivity import Row, at_least, rows_from_json, sensitivity_check
 
 ALLOWED = 1e-5
+QUERY = Row("attention", "attention/query/kernel", 1.0)
 
 
 def rows(seen: int, unseen: int = 0) -> list[Row]:
@@ -76,17 +77,26 @@ def test_coarse_formats_are_asked_for_gross_faults() -> None:
     assert check.passed is True
     assert check.sentence.startswith("A gross fault (a sign turned, a statistic lost) in any of the 2 layers")
     assert sensitivity_check(slight, 2, 1e-2).passed is None
-    assert sensitivity_check([Row("conv", "conv/kernel", 1.0)], 1, 1e-2, coarse=True).passed is None  # was not tried
+    shown = Row("conv", "conv/kernel", 1.0)  # by a small fault already, so no gross one was planted
+    assert sensitivity_check([shown], 1, 1e-2, coarse=True).passed is True
 
 
 def test_what_no_input_can_show_is_no_fault_of_the_inputs() -> None:
     key = Row("attention", "attention/key/bias", 1e-8)
-    check = sensitivity_check([*rows(20), key], 21, ALLOWED)
+    check = sensitivity_check([*rows(20), QUERY, key], 22, ALLOWED)
     assert check.passed is True
     assert check.data["idle"] == [["attention", "attention/key/bias"]]
-    assert check.data["tried"] == check.data["total"] == 20
+    assert check.data["tried"] == check.data["total"] == 21
     assert "cancels in every softmax" in check.sentence
     assert sensitivity_check([*rows(20), Row("attention", "attention/query/bias", 1e-8)], 21, ALLOWED).passed is None
+
+
+@pytest.mark.parametrize("name", ["key/bias", "other/key/bias", "attention/k_proj/bias", "attention/key/bias/bias"])
+def test_a_layer_that_is_only_called_like_keys_is_not_excused(name: str) -> None:
+    check = sensitivity_check([*rows(20), QUERY, Row("key", name, 1e-8)], 22, ALLOWED)
+    assert check.passed is None
+    assert check.data["idle"] == []
+    assert check.data["unseen"] == [["key", name]]
 
 
 def test_a_model_whose_weights_cannot_be_changed_proves_nothing() -> None:

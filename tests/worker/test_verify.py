@@ -390,6 +390,15 @@ def test_weights_alone_that_are_not_comparable_prove_nothing() -> None:
     assert verify.judge(SEEN, Seen((), (), SEEN.weights, []), terms)[0] is Verdict.NOT_PROVABLE
 
 
+def test_a_model_is_not_its_own_judge() -> None:
+    terms = dataclasses.replace(TERMS, unwitnessed="Nothing independent was there.")
+    verdict, reason, checks = verify.judge(SEEN, SEEN, terms)
+    assert (verdict, reason) == (Verdict.NOT_PROVABLE, "Nothing independent was there.")
+    assert named(checks)["values"]
+    alone = dataclasses.replace(terms, weights_alone=True)  # whose bytes are those of the file
+    assert verify.judge(SEEN, Seen((), (), SEEN.weights, []), alone)[0] is Verdict.VERIFIED
+
+
 LARGE = dataclasses.replace(SEEN, values=[], architecture="same layers")
 
 

@@ -13,9 +13,9 @@ import pytest
 from worker.fingerprints import of_weights
 from worker.formats._format import Tolerance
 from worker.report import Check
-from worker.verify import Seen, Terms
-from worker.verify.prints import Weights
-from worker.verify.weights import APART, MOST_NAMES, compare, weights_check
+from worker.verify import Seen, Terms, weights
+from worker.verify.prints import Print, Weights
+from worker.verify.weights import APART, MOST_NAMES, Tries, compare, weights_check
 
 RANDOM = np.random.default_rng(21)
 TERMS = Terms(Tolerance(1e-5, 1e-6), exact_weights=False)
@@ -228,3 +228,31 @@ def test_any_two_models_are_compared_without_an_error() -> None:
     assert compare(told(odd), told(odd)).passed
     assert compare(told(odd), told(MODEL)).passed is None
     assert compare(told(MODEL), told(odd)).passed is None
+
+
+def test_tensors_of_one_size_are_not_each_held_against_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs: list[tuple[Print, Print]] = []
+
+    def counted(*pair: Print) -> bool:
+        pairs.append((pair[0], pair[1]))
+        return True
+
+    monkeypatch.setattr(weights, "in_order", counted)
+    model = {f"{number}/kernel": drawn(3, 4) + number for number in range(60)}
+    turned = {name: kernel.T.copy() for name, kernel in reversed(model.items())}
+    assert compare(told(model), told(turned)).data["rearranged"] == 60
+    assert len(pairs) == 60
+
+
+def test_a_pass_ends_when_it_has_looked_at_enough_pairs() -> None:
+    prints = told({f"{number}/kernel": drawn(2, 2) for number in range(5)}).prints
+    tries = Tries(7)
+    assert [len(list(tries.of(prints))) for _ in range(3)] == [5, 2, 0]
+
+
+def test_one_tensor_may_be_scale_and_shift_of_a_normalisation() -> None:
+    model = normalised()
+    scale = model["n/gamma"] / np.sqrt(model["n/moving_variance"] + np.float32(1e-3))
+    model["n/beta"] = (scale * (1 + model["n/moving_mean"])).astype("float32")
+    check = compare(told(model), told({"kernel": model["c/kernel"], "both": scale.astype("float32")}))
+    assert (check.passed, check.data["folded"]) == (True, 4)

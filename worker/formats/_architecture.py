@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from worker.errors import CorruptFile, LambdaRefused, ModelError
+from worker.formats import _lambdas
 from worker.formats._format import TensorSpec
 
 Node = dict[str, Any]  # {"class_name": …, "config": …, perhaps "inbound_nodes", "name", "module"}
@@ -32,6 +33,7 @@ class Architecture:
     root: Node
     version: str = ""
     backend: str = ""
+    of_tf: bool = False  # Keras of TensorFlow itself: its version ends in "-tf"
 
     @property
     def legacy(self) -> bool:
@@ -40,6 +42,12 @@ class Architecture:
             return self.version.split(".")[0] in {"1", "2"}
         module = str(self.root.get("module") or "")
         return not module or ".engine" in module
+
+    @property
+    def may_be_of_tf_1(self) -> bool:
+        """May TensorFlow 1 have written this? Keras 2.3 ran on both, that of TensorFlow itself came with 2.2."""
+        numbers = [int(number) for number in self.version.split(".")[:2] if number.isdigit()]
+        return self.legacy and numbers < ([2, 3] if self.of_tf else [2, 4])
 
     @property
     def of_keras_1(self) -> bool:
@@ -53,8 +61,9 @@ def parse(text: str | bytes, name: str, version: str = "", backend: str = "") ->
     root = _from_yaml(text, name) if name.endswith(YAML_SUFFIXES) else _from_json(text, name)
     if not isinstance(root, dict) or "class_name" not in root or "config" not in root:
         raise ModelError(problem=f"{name} holds data, but not the architecture of a Keras model")
-    said = str(root.get("keras_version") or version).removesuffix("-tf")
-    architecture = Architecture(root, said, str(root.get("backend") or backend))
+    said = str(root.get("keras_version") or version)
+    known = (said.removesuffix("-tf"), str(root.get("backend") or backend), said.endswith("-tf"))
+    architecture = Architecture(root, *known)
     return dataclasses.replace(architecture, root=without_markers(root)) if architecture.legacy else architecture
 
 
@@ -152,7 +161,7 @@ def objects(value: Any) -> Iterator[Node]:
 
 
 def refuse_unsafe(architecture: Architecture) -> None:
-    """Raise where the config carries byte code, or names files of the machine it is opened on: no reader may see it."""
+    """Raise where the config carries byte code that is not understood, or names files of the machine it opens on."""
     _refuse_lambdas(architecture)
     for node in objects(architecture.root):
         config = node.get("config")
@@ -167,10 +176,24 @@ def _names_a_file(kind: str, config: dict[str, Any]) -> bool:
     return kind == "TFSMLayer" or any(isinstance(item, str) for item in words)
 
 
+def lambdas(architecture: Architecture) -> list[Node]:
+    """The Lambda layers, at any depth. They are for ``_rebuild`` alone: every other reader would run their code."""
+    return [node for node in objects(architecture.root) if is_lambda(node)]
+
+
+def is_lambda(node: Node) -> bool:
+    return str(node["class_name"]).split(">")[-1] == "Lambda"
+
+
 def _refuse_lambdas(architecture: Architecture) -> None:
-    layers = {name_of(node) for node in objects(architecture.root) if node["class_name"].split(">")[-1] == "Lambda"}
-    if layers or any(node["class_name"] == "__lambda__" for node in objects(architecture.root)):
-        raise LambdaRefused(names=", ".join(sorted(layers)) or "a function without a name")
+    """Raise for a Lambda layer that is not understood, and for byte code anywhere else."""
+    layers = lambdas(architecture)
+    for node in layers:
+        _lambdas.reading(name_of(node), node.get("config"))
+    configs = [node["config"] for node in layers]
+    read = {id(config.get(key)) for config in configs for key in ("function", "output_shape")}
+    if any(node["class_name"] == "__lambda__" and id(node) not in read for node in objects(architecture.root)):
+        raise LambdaRefused(names="a function without a name", problem="where it stands")
 
 
 def name_of(node: Node) -> str:

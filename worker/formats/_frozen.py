@@ -56,10 +56,14 @@ def built(graph: Graph, batch: int | None = None, variables: bool = False) -> tu
     if batch is not None:
         graph = _batch.with_fixed_lists(graph, batch)
     module = tf.Module()
-    module.kept = _graphs.large_constants(graph.definition) if variables else {}
+    module.kept = _graphs.large_constants(graph.definition, kept=_outputs(graph)) if variables else {}
     serve = tf.function(_serving(graph, module.kept), input_signature=_tensor_specs(graph, batch), autograph=False)
     module.serve = serve
     return serve.get_concrete_function(), module
+
+
+def _outputs(graph: Graph) -> set[str]:
+    return {port.tensor.split(":")[0] for port in graph.outputs}
 
 
 def plain(path: Path, hop: Hop, wish: Wish = PLAIN) -> Graph:

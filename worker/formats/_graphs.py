@@ -442,7 +442,8 @@ def function_of(
     import tensorflow as tf
 
     compute_exactly()
-    variables = large_constants(definition) if variables is None else variables
+    kept = {name.split(":")[0] for name in outputs}
+    variables = large_constants(definition, kept=kept) if variables is None else variables
 
     def build() -> None:
         with tf.name_scope(f"larder_{uuid.uuid4().hex}"):  # no name that the graph has
@@ -453,15 +454,23 @@ def function_of(
     return Function(owner.prune(inputs, outputs), owner, variables, inputs, outputs, definition)
 
 
-def large_constants(definition: Any, least: int = LARGE, known: Collection[str] = ()) -> dict[str, Any]:
+def large_constants(
+    definition: Any, least: int = LARGE, known: Collection[str] = (), kept: Iterable[str] = ()
+) -> dict[str, Any]:
     """The constants of floating types with dimensions and more than ``least`` bytes as variables, by the names of their
-    nodes; without those that are ``known``."""
+    nodes; without those that are ``known``.
+
+    Not those to be ``kept``, as outputs have to be, those that other nodes only wait for, and those that wait for
+    others, as constants inside of a loop of TensorFlow 1 do: what is fed has no such edges. Nor what nobody uses."""
     import tensorflow as tf
 
+    operands = {name for node in definition.node for name in node.input}
+    taken = {name.removesuffix(":0") for name in operands if f"^{name.removesuffix(':0')}" not in operands}
+    taken -= {*kept, *known}
     found = {}
     for node in definition.node:
-        tensor = node.attr["value"].tensor if node.op == "Const" and node.name not in known else None
-        if tensor is None or not tensor.tensor_shape.dim or tensor.ByteSize() <= least:
+        tensor = node.attr["value"].tensor if node.op == "Const" and not node.input else None
+        if tensor is None or node.name not in taken or not tensor.tensor_shape.dim or tensor.ByteSize() <= least:
             continue
         if tf.dtypes.as_dtype(tensor.dtype).is_floating:
             found[node.name] = tf.Variable(tf.make_ndarray(tensor), trainable=False)

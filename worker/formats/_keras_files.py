@@ -239,7 +239,8 @@ def read_saved_model(path: Path, scratch: Path) -> Stored:
     root = _saved_model.keras_root(folder, proto)
     if root is None:
         raise ModelError(problem="it holds a graph of operations, not Keras layers")
-    architecture = Architecture(root, str(root.get("keras_version") or "2").removesuffix("-tf"))
+    version = str(root.get("keras_version") or "2")
+    architecture = Architecture(root, version.removesuffix("-tf"), of_tf=version.endswith("-tf"))
     weights = partial(_saved_model.keras_weights, folder)
     vocabularies = partial(_saved_model.vocabularies, folder)
     return Stored(architecture, weights, folder, vocabularies=vocabularies, training=_saved_training(folder, proto))

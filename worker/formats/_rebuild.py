@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.errors import LarderError, ModelError
-from worker.formats import _ops, _registry, _repairs
+from worker.formats import _lambdas, _masks, _ops, _registry, _repairs
 from worker.formats._architecture import (
     CONSTANT,
     Architecture,
     Node,
     flat_references,
     input_shape_of,
+    is_lambda,
     is_network,
     is_reference,
     layers_of,
     name_of,
+    objects,
     refuse_unsafe,
 )
 from worker.report import Finding
@@ -57,6 +59,10 @@ class _Site:
     legacy: bool
     findings: list[Finding] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)  # by the id of a layer: arguments for its calls
+    of_tf_1: bool = False
+    root: Node = field(default_factory=dict)
+    masks_of_keras_2: bool = False  # do they matter to any layer, and are they others than those of Keras 3?
+    names: dict[str, str] = field(default_factory=dict)  # every name that is taken, and what it is in the file
 
     def note(self, *findings: Finding) -> None:
         self.findings.extend(item for item in findings if item not in self.findings)
@@ -66,7 +72,9 @@ def rebuild(architecture: Architecture) -> Rebuilt:
     """The model, with fresh weights. LambdaRefused and CustomCode come first: nothing is built from such a file."""
     refuse_unsafe(architecture)
     _registry.refuse_unknown(architecture, LEGACY_NAMES)
-    site = _Site(architecture.legacy)
+    names = {name: name for name in map(name_of, objects(architecture.root))}
+    site = _Site(architecture.legacy, of_tf_1=architecture.may_be_of_tf_1, root=architecture.root, names=names)
+    site.masks_of_keras_2 = architecture.legacy and any(map(_uses_a_mask, objects(architecture.root)))
     try:
         part = _part(architecture.root, site)
     except LarderError:
@@ -74,6 +82,11 @@ def rebuild(architecture: Architecture) -> Rebuilt:
     except Exception as error:  # a description that is not what it should be can fail anywhere
         raise ModelError(problem=f"its description cannot be followed ({type(error).__name__}: {error})") from error
     return Rebuilt(part.layer, part, site.findings)
+
+
+def _uses_a_mask(node: Node) -> bool:
+    kind = node["class_name"]
+    return _registry.uses_a_mask({**node, "class_name": _repairs.RENAMED_CLASSES.get(kind, kind)})
 
 
 def _part(node: Node, site: _Site) -> Part:
@@ -88,6 +101,8 @@ def _layer(node: Node, site: _Site) -> Any:
     """One layer from its repaired config; ModelError names it where Keras refuses."""
     if node["class_name"] in _ops.OPERATION_LAYERS:
         return _operation(node, site)
+    if is_lambda(node):
+        return _lambda(node, site)
     if _is_operation(node):
         return _registry.operation_classes()[node["class_name"]].from_config(dict(node["config"]))
     try:
@@ -109,6 +124,23 @@ def _operation(node: Node, site: _Site) -> Callable[..., Any]:
     return call
 
 
+def _lambda(node: Node, site: _Site) -> _lambdas.Block:
+    """What a Lambda layer was read as; it becomes a model of operations where it is called."""
+    reading = _lambdas.reading(name_of(node), node["config"], of_tf_1=site.of_tf_1)
+    draft = _repairs.Draft("Lambda", {"name": reading.name, "dtype": node["config"].get("dtype")}, site.legacy)
+    _repairs.name_policy(draft)
+    _rename(draft.config, site)
+    site.note(_lambdas.READ(layer=reading.name, formula=reading.text))
+    return _lambdas.Block(reading, draft.config["name"], _compute_type(draft.config["dtype"]))
+
+
+def _compute_type(policy: Any) -> str | None:
+    """The type that a layer of this policy computes in; None where it says nothing."""
+    import keras
+
+    return str(keras.dtype_policies.get(policy).compute_dtype) if isinstance(policy, str) else None
+
+
 def _construct(node: Node, site: _Site) -> Any:
     custom = _registry.custom_object(node)
     draft = _repairs.Draft(node["class_name"], _spelled(node["config"]), site.legacy)
@@ -119,6 +151,8 @@ def _construct(node: Node, site: _Site) -> Any:
     site.note(*draft.findings)
     _rename(draft.config, site)
     nested = {key: _nested(value, site) for key, value in draft.config.items() if key in _NESTED}
+    if isinstance(nested.get("layer"), _lambdas.Block) and draft.kind == "TimeDistributed":
+        return _lambdas.EachStep(nested["layer"], draft.config["name"], folds=site.legacy)
     cls = custom or known[draft.kind]
     made = cls(**{**draft.config, **nested}) if nested else cls.from_config(draft.config)
     if draft.call:
@@ -143,8 +177,16 @@ def _nested(value: Any, site: _Site) -> Any:
 def _rename(config: dict[str, Any], site: _Site) -> None:
     name = config.get("name")
     if isinstance(name, str) and "/" in name:
-        config["name"] = _repairs.clean_name(name)
+        config["name"] = _free_name(name, site)
         site.note(_repairs.RENAMED_LAYER(name=name, new=config["name"]))
+
+
+def _free_name(name: str, site: _Site) -> str:
+    """The name without its slash, and with a number where another layer has it."""
+    clean, count = _repairs.clean_name(name), 0
+    while site.names.setdefault(f"{clean}_{count}" if count else clean, name) != name:
+        count += 1
+    return f"{clean}_{count}" if count else clean
 
 
 def _sequential(node: Node, site: _Site) -> Part:
@@ -155,12 +197,28 @@ def _sequential(node: Node, site: _Site) -> Part:
     nodes = layers_of(node)
     parts = [_part(item, site) for item in nodes if item["class_name"] != "InputLayer"]
     name = _repairs.clean_name(str(config.get("name") or "sequential"))
-    layers = [*_stack_input(node, nodes, parts), *(part.layer for part in parts)]
+    start = _stack_input(node, nodes, parts)
     try:
-        model = keras.Sequential(layers, name=name)
+        model = keras.Sequential([*start, *_settled(start, parts)], name=name)
+    except LarderError:
+        raise
     except Exception as error:  # whatever the build of a layer meets
         raise ModelError(problem=f"the layers of {name} do not fit onto each other: {error}") from error
     return Part(name, "Sequential", model, parts)
+
+
+def _settled(start: list[Any], parts: list[Part]) -> list[Any]:
+    """The layers of a stack. Where there are Lambda layers, the shapes on the way tell what these become."""
+    layers = [part.layer for part in parts]
+    if not any(isinstance(layer, _lambdas.Block) for layer in layers):
+        return layers
+    if not start:
+        raise ModelError(problem="a stack of layers with a Lambda layer does not say the shape of its input")
+    tensor = start[0]
+    for place, layer in enumerate(layers):
+        layers[place] = layer.model_for(tensor) if isinstance(layer, _lambdas.Block) else layer
+        tensor = layers[place](tensor)
+    return layers
 
 
 def _stack_input(node: Node, nodes: list[Node], parts: list[Part]) -> list[Any]:
@@ -219,6 +277,7 @@ class _Network:
         self.config: dict[str, Any] = node["config"]
         self.parts: dict[str, Part] = {}
         self.results: dict[tuple[str, int], list[Any]] = {}
+        self.bare: dict[tuple[str, int], list[Any]] = {}  # without the masks of Keras 2, which change names
         self.shift: dict[str, int] = {}
 
     def build(self) -> Part:
@@ -323,9 +382,13 @@ class _Network:
         layer = self.parts[call.layer].layer
         try:
             result = layer(*args, **kwargs, **self.site.calls.get(id(layer), {}))
+        except LarderError:
+            raise
         except Exception as error:  # whatever a layer's build and call meet
             kind = self.parts[call.layer].kind
             raise ModelError(problem=f"layer {call.layer} ({kind}) does not take its input: {error}") from error
+        self.bare[call.layer, call.index] = keras.tree.flatten(result)
+        result = _masks.as_keras_2(layer, args[0], result) if self.site.masks_of_keras_2 and args else result
         self.results[call.layer, call.index] = keras.tree.flatten(result)
 
     def _structure(self, value: Any, *, named: bool = False) -> Any:
@@ -345,7 +408,8 @@ class _Network:
         """An output of a bare operation keeps the name that the file gives it; Keras would invent one."""
         import keras
 
-        tensor = self.results[layer, index][position]
+        found = self.bare if self.node is self.site.root else self.results
+        tensor = found.get((layer, index), self.results[layer, index])[position]
         if self.parts[layer].kind not in _ops.OPERATION_LAYERS:
             return tensor
         return keras.layers.Identity(name=_repairs.clean_name(layer))(tensor)

@@ -12,7 +12,17 @@ from worker.formats._architecture import NETWORKS, Architecture, Node, is_networ
 # Serialised objects that are not classes of ours to look up.
 _MARKERS = frozenset(
     {"__tensor__", "__keras_tensor__", "__numpy__", "__tuple__", "__slice__", "__ellipsis__", "__bytes__"}
-    | {"__typespec__", "function", "TensorShape", "InputLayer", "Policy", "PolicyV1", "DTypePolicy", "Graph"}
+    | {
+        "__typespec__",
+        "__lambda__",
+        "function",
+        "TensorShape",
+        "InputLayer",
+        "Policy",
+        "PolicyV1",
+        "DTypePolicy",
+        "Graph",
+    }
 )
 
 
@@ -63,6 +73,18 @@ def custom_object(node: Node) -> Any:
         if isinstance(name, str) and name in known:
             return known[name]
     return next((item for key, item in known.items() if key.split(">")[-1] == node["class_name"]), None)
+
+
+def uses_a_mask(node: Node) -> bool:
+    """Does a layer of this class compute something else where its input has a mask?"""
+    kind = str(node["class_name"])
+    cls = custom_object(node) or layer_classes().get(kind)
+    call = getattr(cls, "call", None)
+    names = inspect.signature(call).parameters if call is not None else {}
+    return kind not in _MASKED_IN_TRAINING and any(name.endswith("mask") for name in names)
+
+
+_MASKED_IN_TRAINING = {*NETWORKS, "Lambda", "BatchNormalization"}
 
 
 def accepted_arguments(cls: type) -> frozenset[str]:

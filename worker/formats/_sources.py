@@ -5,6 +5,7 @@ A job converts a file and runs it, so what was opened is kept for the rest of th
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,8 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from worker.errors import LarderError, ModelError
-from worker.formats import _live, _old_weights, _optimizer, _outline, _plan, _rebuild, _registry, _stream, _weights
-from worker.formats._architecture import Architecture, input_shape_of, objects, refuse_unsafe
+from worker.formats import (
+    _lambda_witness,
+    _live,
+    _old_weights,
+    _optimizer,
+    _outline,
+    _plan,
+    _rebuild,
+    _registry,
+    _stream,
+    _weights,
+)
+from worker.formats._architecture import Architecture, input_shape_of, lambdas, objects, refuse_unsafe
 from worker.formats._files import named
 from worker.formats._format import Converter, Hop, Loaded, Summary
 from worker.formats._keras_files import READERS, Stored
@@ -37,6 +49,13 @@ READ_BY_TF_KERAS = declare(
     "read-by-tf-keras",
     Severity.NOTE,
     "Keras 3 has no equal for this model ({problem}), so the graph was taken from tf-keras, which still reads it.",
+)
+
+UNWITNESSED = declare(
+    "unwitnessed",
+    Severity.WARNING,
+    "tf-keras could not read this model with formulas for its Lambda layers, so there is nothing independent that the "
+    "result could be compared with.",
 )
 
 # For the snippets that put the weights in themselves, as ``_refresh_statistics`` does here
@@ -106,7 +125,7 @@ def _trained(slug: str, path: Path, scratch: Path, *, state: bool) -> Opened:
 @cache
 def _open(stored: Stored) -> Opened:
     refuse_unsafe(stored.architecture)
-    if stored.architecture.legacy:
+    if stored.architecture.legacy or lambdas(stored.architecture):
         return _rebuilt(stored)
     try:
         loaded = _load_as_is(stored)
@@ -235,17 +254,35 @@ def load(slug: str) -> Callable[[Path, Path], Loaded]:
         if plan is not None and not stored.architecture.legacy:
             return _plan.loaded(plan, lambda: _live.loaded(_open(stored).model))
         independent = _independent(stored) if stored.architecture.legacy else None
-        return _live.loaded(_open(stored).model if independent is None else independent)
+        if independent is not None:
+            return _live.loaded(independent)
+        own = _live.loaded(_open(stored).model)
+        alone = stored.architecture.legacy and lambdas(stored.architecture)
+        return dataclasses.replace(own, findings=(UNWITNESSED(),)) if alone else own
 
     return load_file
 
 
 @cache
 def _independent(stored: Stored) -> Any:
-    """The model as tf-keras reads it, or None. Only for configs without byte code: tf-keras would run it."""
+    """The model as tf-keras reads it, or None. It is given no byte code: formulas stand for Lambda layers, once these
+    could be rebuilt."""
     refuse_unsafe(stored.architecture)
+    if lambdas(stored.architecture):
+        return _attempt(_tf_keras_parts, stored) if _opens(stored) else None
     _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES | _registry.tf_keras_classes())
     return _attempt(_tf_keras_own, stored) or _attempt(_tf_keras_parts, stored)
+
+
+def _opens(stored: Stored) -> bool:
+    """Can it be rebuilt? LambdaRefused and its like stay what they are."""
+    try:
+        _open(stored)
+    except ModelError as error:
+        if not _has_no_equal(error):
+            raise
+        return False
+    return True
 
 
 def _attempt(reader: Callable[[Stored], Any], stored: Stored) -> Any:
@@ -291,7 +328,9 @@ def _tf_keras_parts(stored: Stored) -> Any:
     """Built by tf-keras from the description, with weights from our reader of the file's layout."""
     import tf_keras
 
-    model = tf_keras.models.model_from_json(json.dumps(_spelled_out(stored.architecture)))
+    root, formulas = _lambda_witness.without_byte_code(stored.architecture)
+    described = json.dumps(_spelled_out(dataclasses.replace(stored.architecture, root=root)))
+    model = tf_keras.models.model_from_json(described, custom_objects=formulas)
     part = _weights.part_of(model)
     _modern_weights(stored, part)[0].fill(part)
     _refresh_statistics(model)

@@ -16,6 +16,7 @@ from typing import Any
 
 from worker.errors import CorruptFile, PickledCode
 from worker.formats import _pickles_machine, _sources, keras
+from worker.formats._architecture import lambdas
 from worker.formats._format import Converter, Format, Hop, Sample
 from worker.formats._opcodes import Op, Unreadable, read_ops
 from worker.formats._pickles_values import Span, Table, chunks_of, size_of, text_of
@@ -102,9 +103,9 @@ def write(model: Any, target: Path, hop: Hop) -> None:
 
 
 def wrap_keras(path: Path, target: Path, hop: Hop) -> None:
-    """A .keras file of Keras 3 as it is, with all that it holds; an older one is rebuilt first."""
+    """A .keras file of Keras 3 as it is, with all that it holds; an older one, or one with code, is rebuilt first."""
     stored = _sources.read("keras", path, hop.scratch)
-    if stored.architecture.legacy or stored.own_file is None:
+    if stored.architecture.legacy or lambdas(stored.architecture) or stored.own_file is None:
         opened = _sources.open_trained("keras", path, hop.scratch)
         hop.add(*opened.findings)
         write(opened.model, target, hop)

@@ -75,28 +75,38 @@ def refusal(root: Node, model: Any) -> str:
         return ""
     try:
         _stream.read_back_h5(model)
-    except Exception as error:  # whatever the old reader meets; what it says in other words is not certain
-        return _refused(model, error).message if UNKNOWN.search(str(error)) else ""
+    except Exception as error:  # whatever the old reader meets
+        return _refused(model, error).message
     return ""
 
 
 def _refused(model: Any, error: Exception) -> UnsupportedOperation:
     """What the file cannot hold: the class that Keras names, else the operations between the layers."""
-    found = UNKNOWN.search(str(error))
+    found, operations = UNKNOWN.search(str(error)), _operations(model)
     if found:
+        owners = list(dict.fromkeys(owner for kind, _, owner in operations if kind == found[1] and owner))
+        operation = f"{found[1]} in {', '.join(owners[:5])}" if owners else found[1]
         problem = "Keras would write it there and not know it again; take the Keras format"
-        return UnsupportedOperation(target=LABEL, operation=found[1], problem=problem)
-    operation = ", ".join(_operations(model)[:5]) or "this model"
-    return UnsupportedOperation(target=LABEL, operation=operation, problem=_problem(error))
+        return UnsupportedOperation(target=LABEL, operation=operation, problem=problem)
+    names = [f"{name} in {owner}" if owner else name for _, name, owner in operations[:5]]
+    advice = "; take the Keras format" if operations else ""
+    return UnsupportedOperation(
+        target=LABEL, operation=", ".join(names) or "this model", problem=f"{_problem(error)}{advice}"
+    )
 
 
-def _operations(model: Any) -> list[str]:
-    """The operations between the layers, also in models inside of this one."""
+def _operations(model: Any, owner: str = "") -> list[tuple[str, str, str]]:
+    """The operations between the layers, also in models inside of this one: class, name, and the model inside, which
+    is a Lambda layer where one was read."""
     import keras
 
-    inner = [item for item in getattr(model, "operations", []) if isinstance(item, keras.Model)]
-    plain = [item.name for item in getattr(model, "operations", []) if not isinstance(item, keras.layers.Layer)]
-    return plain + [name for item in inner for name in _operations(item)]
+    found: list[tuple[str, str, str]] = []
+    for item in getattr(model, "operations", None) or getattr(model, "layers", []):
+        if isinstance(item, keras.Model):
+            found += _operations(item, item.name)
+        elif not isinstance(item, keras.layers.Layer):
+            found.append((type(item).__name__, item.name, owner))
+    return found
 
 
 def _problem(error: Exception) -> str:

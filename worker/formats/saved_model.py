@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import archive
-from worker.errors import ConverterFailed, ModelError
+from worker.errors import ConverterFailed, LarderError, ModelError
 from worker.formats import (
     _double,
     _graphs,
@@ -139,7 +139,10 @@ def _load(path: Path, scratch: Path, _: tuple[int, ...]) -> Loaded:
         if _saved_model.keras_root(folder, _saved_model.read_proto(folder)):
             stored = _saved_model.keras_weights(folder).arrays
             return _computing((name, value_of(tensor)) for name, tensor in stored)
-        return _computing((variable.name, variable.numpy()) for variable in _variables(restored, signature))
+        variables = list(_variables(restored, signature))
+        if not variables:
+            return _computing(_constants(path, scratch))
+        return _computing((variable.name, variable.numpy()) for variable in variables)
 
     def exact(arrays: Arrays) -> Arrays:
         return _double.of_function(signature, list(signature._arg_keywords), arrays)
@@ -150,6 +153,16 @@ def _load(path: Path, scratch: Path, _: tuple[int, ...]) -> Loaded:
     return _saved_model_variables.of_signature(
         Loaded(inputs, outputs, run, weights, inner=inner, exact=exact), _variables(restored, signature), path, scratch
     )
+
+
+def _constants(path: Path, scratch: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """What a finished graph has instead of variables; nothing where the graph cannot be laid out flat."""
+    from worker.formats import _frozen  # which opens SavedModels by this module
+
+    try:
+        return _graphs.constants(_frozen.plain(path, Hop(scratch)).definition)
+    except LarderError:
+        return iter(())
 
 
 def _changes_references(path: Path, scratch: Path) -> bool:

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worker.errors import NoResult
+from worker.formats._inner import MOST
 from worker.report import Check
-from worker.verify.draws import Array
+from worker.verify.draws import Array, Arrays
 
 Tensors = Sequence[tuple[str, Array]]  # the inner tensors of one model by name, in the order in which they are computed
 KEPT = 2**16  # numbers of a tensor that are compared; of larger ones every so many along each axis
+LONGEST_NAME = 2000  # one tensor of TensorFlow Lite may have the names of all operations that went into it
+KINDS = "fiub"  # of dtypes: floating, whole and truth values
 GLANCE = 2**9  # numbers of a tensor that are looked at to find its counterpart
 SAME = 0.01  # of its magnitude: so near are values that stand for each other, where nothing departs
 ALIKE = 0.3  # and where whole numbers of 8 bits stand in for float32
@@ -44,6 +48,15 @@ class Pair:
     gap: float
     sure: bool = True
     clear: bool = True
+
+
+def taken(draws: Sequence[Arrays]) -> Tensors:
+    """The tensors that a job handed over, each as a draw of its own; NoResult for what ``worker.inside`` writes to no
+    file: every tensor is held against every other, so they have to be few and small."""
+    tensors = [(name[:LONGEST_NAME], array) for draw in draws for name, array in draw.items()]
+    if len(tensors) > MOST or not all(0 < array.size <= KEPT and array.dtype.kind in KINDS for _, array in tensors):
+        raise NoResult(status="0; not the inner tensors of a model")
+    return tensors
 
 
 def thinned(array: Array, kept: int = KEPT) -> Array:
@@ -263,7 +276,8 @@ def _gap(source: Array, result: Array) -> float:
     """The largest difference relative to the source's largest magnitude, in the order of the axes that fits best."""
     a, b = thinned(source), thinned(result)
     scale = float(np.abs(a).max(initial=0.0)) or 1.0
-    gap = min(float(np.abs(a.astype(float) - turned).max(initial=0.0)) / scale for turned in turns(b, a.shape))
+    with np.errstate(all="ignore"):  # what is no number is a difference
+        gap = min(float(np.abs(a.astype(float) - turned).max(initial=0.0)) / scale for turned in turns(b, a.shape))
     return gap if np.isfinite(gap) else 1.0
 
 

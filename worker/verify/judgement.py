@@ -30,13 +30,15 @@ def judge(source: Seen, result: Seen, terms: Terms, twin: bool = False) -> Judge
     ran = any(check.name == "values" for check in proof)
     load = Check("load", True, f"The result opens{', and runs,' if ran else ''} in a fresh job.")
     interface = () if terms.weights_alone else interface_checks(source, result, terms)
-    sensitivity = _sensitivity(source, terms, twin) if ran else None
+    sensitivity = _sensitivity(source, terms, weights, twin) if ran else None
     checks = (load, *interface, weights, *(check for check in (sensitivity, *proof) if check not in (weights, None)))
     failed = [check for check in checks if check.passed is False]
     if failed:
         return Verdict.DIFFERS, " ".join(check.sentence for check in failed), checks
     if unknown := [*_unknown(proof), *_unseen(sensitivity, weights, terms)]:
         return Verdict.NOT_PROVABLE, unknown[0].sentence, checks
+    if terms.unwitnessed and not terms.weights_alone:
+        return Verdict.NOT_PROVABLE, terms.unwitnessed, checks
     return Verdict.VERIFIED, _summary(checks, terms), checks
 
 
@@ -44,12 +46,13 @@ def _unknown(proof: Sequence[Check]) -> list[Check]:
     return [check for check in proof if check.passed is None]
 
 
-def _sensitivity(source: Seen, terms: Terms, twin: bool) -> Check | None:
-    """None for a model without weights: there is nothing to plant a fault into."""
+def _sensitivity(source: Seen, terms: Terms, weights: Check, twin: bool) -> Check | None:
+    """None for a model without weights: there is nothing to plant a fault into. Where all weights are accounted for, it
+    is enough that gross faults show: then what they are used for is seen."""
     if not source.variables and not source.weights:
         return None
-    floor = rounding_floor(source)
-    check = sensitivity_check(source.faults, source.variables, relative(terms, floor), is_gross(terms))
+    floor, gross = rounding_floor(source), is_gross(terms) or weights.passed is True
+    check = sensitivity_check(source.faults, source.variables, relative(terms, floor, source), gross)
     if check.passed is None and twin:
         return replace(check, passed=True, sentence=f"{check.sentence} {TWIN}", data=check.data | {"twin": True})
     return check
@@ -63,13 +66,15 @@ def is_gross(terms: Terms) -> bool:
 def _unseen(sensitivity: Check | None, weights: Check, terms: Terms) -> list[Check]:
     """What keeps values that agree from being a proof.
 
-    Where weights have come back bit for bit, in the layers that Keras itself wrote, nothing does. Where more than
-    rounding is allowed, small faults have to be seen in the weights."""
-    if terms.exact_weights or sensitivity is None:
+    Where weights have come back bit for bit, in the layers that Keras itself wrote here, nothing does. Where more than
+    rounding is allowed, small faults have to be seen in the weights. Where no weight could be changed, all of them have
+    to be accounted for."""
+    if sensitivity is None or (terms.exact_weights and not terms.given):
         return []
     if terms.is_coarse and weights.passed is None:
         return [weights]
-    if sensitivity.passed is None and sensitivity.data["tried"]:
+    untried = not sensitivity.data["tried"] and weights.passed is True
+    if sensitivity.passed is None and not untried:
         return [sensitivity]
     return []
 
@@ -80,7 +85,7 @@ def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Ch
         return (weights,)
     if source.architecture and not source.values:
         return weights, architecture_check(source, result)
-    steady = steady_check(source, result)
+    steady = steady_check(source, result, terms)
     if source.unsteady and steady:
         return (steady,)
     return (*([steady] if steady else []), values_check(source, result, terms))

@@ -60,6 +60,11 @@ def refused(cell: Cell, error: LarderError) -> Cell:
     return _with(cell, Outcome.REFUSED, None, str(error.details.get("problem") or error.message))
 
 
+def untold(cell: Cell, error: LarderError) -> Cell:
+    """The cell of a runtime that was stopped before it could answer, which says nothing about the result."""
+    return _with(cell, Outcome.ABSENT, None, error.message)
+
+
 def _with(cell: Cell, outcome: Outcome, gap: float | None, said: str) -> Cell:
     return Cell(cell.runtime, cell.label, cell.version, outcome, gap, said[:LONGEST], cell.install)
 
@@ -83,7 +88,7 @@ def _sentences(by_outcome: dict[Outcome, list[Cell]]) -> Iterator[str]:
     if names[Outcome.REFUSED]:
         yield f"It does not run in {names[Outcome.REFUSED]}."
     for cell in by_outcome[Outcome.ABSENT]:
-        yield f"{cell.label}: {cell.said}."
+        yield f"{cell.label}: {cell.said.rstrip('.')}."
 
 
 def loadback_findings(cells: Sequence[Cell]) -> list[Finding]:

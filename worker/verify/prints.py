@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any
 
 MOST_NUMBERS = 64  # of one list in a fingerprint
+MOST_PRINTS = 20_000  # of one model
+TOTAL_DIGITS = 16  # of 64 bits, as hex
 LONGEST_NAME = 300
 SINGLE = 1e-6  # relative: what some operations in float32 make of a number
 SEEN = 1e-5  # how far what is kept of an axis may move when every value of it is rounded once more in float32
@@ -23,6 +25,13 @@ def _numbers(data: Any) -> tuple[float, ...]:
     if len(numbers) > MOST_NUMBERS or not all(map(math.isfinite, numbers)):
         raise ValueError("not the numbers of a fingerprint")
     return numbers
+
+
+def _total(digits: str) -> int | None:
+    """Read once, and of a limited length: it is added up in very many combinations."""
+    if len(digits) > TOTAL_DIGITS or digits.startswith("-"):
+        raise ValueError("not the total of a fingerprint")
+    return int(digits, 16) if digits else None
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Print:
     count: int
     sha256: str  # of the bytes as they are
     values: str  # digest of the sorted values
-    total: str  # 64 bits that add up when tensors are joined, as hex; "" for what are no numbers
+    total: int | None  # 64 bits that add up when tensors are joined; None for what are no numbers
     finite: bool
     quantiles: tuple[float, ...]
     largest: float
@@ -76,7 +85,6 @@ class Print:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Print:
         """ValueError, TypeError or KeyError for what is none."""
-        total = str(data["total"])
         (largest, step) = _numbers([data["largest"], data["step"]])
         return cls(
             name=str(data["name"])[:LONGEST_NAME],
@@ -85,7 +93,7 @@ class Print:
             count=int(data["count"]),
             sha256=str(data["sha256"]),
             values=str(data["values"]),
-            total=total if not total or int(total, 16) >= 0 else "",
+            total=_total(str(data["total"])),
             finite=bool(data["finite"]),
             quantiles=_numbers(data["quantiles"]),
             largest=largest,
@@ -162,6 +170,8 @@ class Weights:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Weights:
         """``{"tensors": […], "normalisations": […]}``; ValueError, TypeError or KeyError for what is none."""
+        if max(len(data["tensors"]), len(data["normalisations"])) > MOST_PRINTS:
+            raise ValueError("more weight tensors than a model has")
         prints = tuple(map(Print.from_json, data["tensors"]))
         return cls(prints, tuple(map(Norm.from_json, data["normalisations"])))
 

@@ -44,15 +44,18 @@ class Seen:
 class Terms:
     """How a pair is judged: how far values may lie apart, whether weights must come back bit for bit, whether the
     result is weights alone, with nothing to run, which dtypes its format holds as another, and whether it takes one row
-    at a time, as was said when it was made. ``absolute`` counts the tolerance's absolute part in full, where nobody can
-    tell how much of a gap is rounding; else it shrinks with the output."""
+    at a time, as was said when it was made, and why only the rebuilt model itself was there to compare with.
+    ``absolute`` counts the tolerance's absolute part in full, where nobody can tell how much of a gap is rounding; else
+    it shrinks with the output. ``given``: somebody else made the result."""
 
     tolerance: Tolerance
     exact_weights: bool
     weights_alone: bool = False
     narrows: Mapping[str, str] = field(default_factory=dict)
     one_row: bool = False
+    unwitnessed: str = ""
     absolute: bool = False
+    given: bool = False
 
     @property
     def is_coarse(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ DOUBT = 0.05  # one minus the confidence of a bound
 FEW = 5  # names in a sentence
 MOST_ROWS, LONGEST_NAME = 100_000, 300  # of what a job says about a stranger's file
 # The bias of the keys of an attention adds the same number to all scores of a query, and a softmax takes it out again
-CANCELS = re.compile(r"(^|/)(key|k_proj|key_dense|k_lin)/bias(:0)?$")
+CANCELS = re.compile(r"(?P<scope>^|.*/)(?P<layer>key|k_proj|key_dense|k_lin)/bias(:0)?")
+QUERIES = {"key": "query", "k_proj": "q_proj", "key_dense": "query_dense", "k_lin": "q_lin"}  # beside such keys
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def sensitivity_check(rows: Sequence[Row], total: int, allowed: float, coarse: b
         sentence = "Whether these inputs would show a fault is not known: no weight of the source could be changed."
         return Check("sensitivity", None, sentence, _data([], [], [], total, allowed))
     missed = [row for row in rows if not _is_seen(row, allowed, coarse)]
-    idle = [row for row in missed if CANCELS.search(row.tensor)]
+    layers = {row.tensor.rpartition("/")[0] for row in rows}
+    idle = [row for row in missed if _cancels(row, layers)]
     unseen = [row for row in missed if row not in idle]
     seen = [row for row in rows if row not in missed]
     data = _data(seen, unseen, idle, total, allowed)
@@ -74,9 +76,15 @@ def sensitivity_check(rows: Sequence[Row], total: int, allowed: float, coarse: b
     return Check("sensitivity", passed or None, sentence + _excused(idle), data)
 
 
+def _cancels(row: Row, layers: Collection[str]) -> bool:
+    """Is it the bias of an attention's keys? Other layers are called ``key`` too: the queries have to be beside it."""
+    found = CANCELS.fullmatch(row.tensor)
+    return found is not None and found["scope"] + QUERIES[found["layer"]] in layers
+
+
 def _is_seen(row: Row, allowed: float, coarse: bool) -> bool:
-    found = row.moved_gross if coarse else row.moved
-    return found is not None and found > TIMES * allowed
+    found = max(row.moved, row.moved_gross or 0.0) if coarse else row.moved
+    return found > TIMES * allowed
 
 
 def _data(

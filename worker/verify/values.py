@@ -23,14 +23,15 @@ UNSTEADY = {
 }
 
 
-def steady_check(source: Seen, result: Seen) -> Check | None:
+def steady_check(source: Seen, result: Seen, terms: Terms) -> Check | None:
     """Do two runs on one input agree? None where that is not known, or nothing is to be said."""
     if source.unsteady:
         return Check("steady", None, UNSTEADY.get(source.unsteady, UNSTEADY["random"]), {"kind": source.unsteady})
     if not result.repeated:
         return None
     worst = max((_unlike(a, b) for a, b in zip(result.values, result.repeated, strict=False)), default=0.0)
-    if worst > MOST_ROUNDING or len(result.values) != len(result.repeated):
+    allowed = min(2 * relative(terms, rounding_floor(source), source), MOST_ROUNDING)
+    if worst > allowed or len(result.values) != len(result.repeated):
         sentence = f"Two fresh runs of the result on one input differ by {worst:.2g} of its largest value."
         return Check("steady", False, sentence, {"gap": worst})
     return Check("steady", True, "Two runs of the result in fresh jobs agree.", {"gap": worst})
@@ -92,9 +93,18 @@ def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
     return Check("values", True, sentence, data)
 
 
-def relative(terms: Terms, floor: float | None) -> float:
-    """How far values may lie apart, relative to the output's scale."""
-    return _widened(terms.tolerance, floor).rtol + terms.tolerance.atol
+def relative(terms: Terms, floor: float | None, source: Seen | None = None) -> float:
+    """How far values may lie apart, relative to the output's scale: to the smallest one that the source showed, where
+    the absolute part counts in full."""
+    scale = _least_scale(source) if source and terms.absolute else 1.0
+    return _widened(terms.tolerance, floor).rtol + terms.tolerance.atol / min(1.0, scale)
+
+
+def _least_scale(source: Seen) -> float:
+    """Of the outputs that are not all zero, which nothing is relative to."""
+    numbers = [array for draw in source.values for array in draw.values() if array.dtype.kind == "f"]
+    scales = [float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) for array in numbers]
+    return min((scale for scale in scales if scale), default=1.0)
 
 
 def _widened(tolerance: Tolerance, floor: float | None) -> Tolerance:

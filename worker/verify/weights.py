@@ -7,7 +7,7 @@ another; there each tensor of the source is looked for in that order, and those 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Any
@@ -32,6 +32,8 @@ from worker.verify.seen import Seen, Terms
 MOST_NAMES = 20  # that are kept with the report
 SHOWN_NAMES = 3  # that the sentence has
 MOST_TRIES = 2_000  # of tensors that may be the parts of one
+MOST_PAIRS = 2_000_000  # that one pass looks at: what is left after those, the values have to prove
+MOST_FOLDS = 500_000  # the same where a look at a pair takes longer
 MOST_WHOLES = 200  # tensors whose parts are looked for
 NEARLY = 0.1  # of the largest value: closer than that, two tensors are the same one with and without a fault
 PARTS = (2, 3, 4, 6, 8)
@@ -74,15 +76,15 @@ def compare(before: Weights, after: Weights) -> Check:
     if not before.prints or not after.prints:
         return Check("weights", None, APART)
     book = Book(list(before.prints), list(after.prints))
-    book.match("exact", lambda source, result: source.sha256 == result.sha256)
-    book.match("rearranged", lambda source, result: source.values == result.values and in_order(source, result))
+    book.match("exact", lambda print: print.sha256)
+    book.match("rearranged", lambda print: print.values, in_order)
     book.share()
     book.match_nearest("rounded")
     book.fold(before.norms)
     book.split()
     book.join()
-    book.match("reordered", lambda source, result: source.values == result.values)
-    book.set_aside("neutral", lambda source: source.is_neutral and not book.may_be(source))
+    book.match("reordered", lambda print: print.values)
+    book.set_aside_neutral()
     return _said(book)
 
 
@@ -96,14 +98,19 @@ class Book:
     found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     used: list[Print] = field(default_factory=list)
 
-    def match(self, how: str, alike: Callable[[Print, Print], bool]) -> None:
-        """Give each tensor of the source the first of the result that is alike and has as many values."""
-        by_count = _by_count(self.free)
+    def match(self, how: str, key: Callable[[Print], str], alike: Callable[[Print, Print], bool] | None = None) -> None:
+        """Give each tensor of the source one of the result that has as many values, the same key and is alike: the
+        first of its lengths, else the first."""
+        by_key: defaultdict[tuple[int, str], list[Print]] = defaultdict(list)
+        for each in self.free:
+            by_key[each.count, key(each)].append(each)
+        tries = Tries()
         for source in list(self.waiting):
-            same = (result for result in by_count[source.count] if alike(source, result))
-            best = min(same, key=lambda result: result.lengths != source.lengths, default=None)
+            same = by_key.get((source.count, key(source)), [])
+            alikes = (result for result in tries.of(same) if alike is None or alike(source, result))
+            best = _first_of_its_lengths(source, alikes)
             if best is not None:
-                by_count[source.count].remove(best)
+                same.remove(best)
                 self._take(how, source, best)
 
     def share(self) -> None:
@@ -113,9 +120,9 @@ class Book:
 
     def match_nearest(self, how: str) -> None:
         """Where rounding explains more than one pair, the nearest comes first."""
-        by_count = _by_count(self.free)
+        by_count, tries = _by_count(self.free), Tries()
         for source in list(self.waiting):
-            same = [result for result in by_count[source.count] if is_rounded(source, result)]
+            same = [result for result in tries.of(by_count[source.count]) if is_rounded(source, result)]
             if same:
                 best = min(same, key=lambda result: _distance(source, result))
                 by_count[source.count].remove(best)
@@ -140,32 +147,42 @@ class Book:
         """Kernels whose channels were multiplied by numbers, and the normalisations that those numbers came from."""
         turned = any(print.quantiles and print.quantiles[0] < 0 for print in self.waiting if len(print.lengths) < 2)
         scales = list(self._fold_kernels(norms, turned))
-        names = {print.name: print for print in self.waiting}
+        names, by_count, tries = {print.name: print for print in self.waiting}, _by_count(self.free), Tries(MOST_FOLDS)
         for norm in norms:
             members = [names[name] for name in norm.members if name in names]
-            became = (_became(form, norm.length, scales, self.free) for form in norm.forms if members)
+            became = (
+                _became(form, norm.length, scales, by_count[norm.length])
+                for form in norm.forms
+                if members and tries.allow(len(scales) + len(by_count[norm.length]) * (1 + len(form.shifts)))
+            )
             vectors = next((found for found in became if found is not None), None)
             if vectors is not None:
                 bias = _bias_in(norm, vectors)
                 self._took("folded", [*members, *([names[bias]] if bias in names else [])])
                 names.pop(bias, None)
-                self.free = [print for print in self.free if print not in vectors]
+                for vector in set(vectors):
+                    self.free.remove(vector)
+                    by_count[norm.length].remove(vector)
 
     def _fold_kernels(self, norms: Sequence[Norm], turned: bool) -> Iterator[Scaling]:
         """Only those whose numbers a normalisation explains: by anything else a kernel must not have grown."""
-        by_count = _by_count(self.free)
+        by_count, tries, forms = _by_count(self.free), Tries(MOST_FOLDS), _forms(norms)
         for source in list(self.waiting):
-            for result in by_count[source.count]:
+            if forms.keys().isdisjoint(axis.length for axis in source.axes):
+                continue
+            for result in tries.of(by_count[source.count]):
                 axes = ((first, second, result) for first, second in folded_axes(source, result, turned))
-                if explained := [scaling for scaling in axes if _is_explained(scaling, norms)]:
+                if explained := [scaling for scaling in axes if _is_explained(scaling, forms, tries)]:
                     by_count[source.count].remove(result)
                     self._take("folded", source, result)
                     yield from explained
                     break
 
-    def may_be(self, source: Print) -> bool:
-        """Is there a tensor of its shape in the result that is nobody's, and could be it with a fault?"""
-        return any(result.lengths == source.lengths and not result.is_uniform for result in self.free)
+    def set_aside_neutral(self) -> None:
+        """Zeros and ones, unless a tensor of their shape is in the result that is nobody's, and could be they with a
+        fault."""
+        faulty = {result.lengths for result in self.free if not result.is_uniform}
+        self.set_aside("neutral", lambda source: source.is_neutral and source.lengths not in faulty)
 
     def set_aside(self, how: str, which: Callable[[Print], bool]) -> None:
         self._took(how, [source for source in self.waiting if which(source)])
@@ -182,6 +199,30 @@ class Book:
             self.found[how].append(source.name)
 
 
+@dataclass
+class Tries:
+    """How many pairs one pass may still look at: very many tensors of one size would take hours."""
+
+    left: int = MOST_PAIRS
+
+    def allow(self, pairs: int = 1) -> bool:
+        self.left -= pairs
+        return self.left >= 0
+
+    def of(self, prints: Sequence[Print]) -> Iterator[Print]:
+        """These, as long as pairs are left."""
+        return (each for each in prints if self.allow())
+
+
+def _first_of_its_lengths(source: Print, alikes: Iterator[Print]) -> Print | None:
+    first = None
+    for result in alikes:
+        if result.lengths == source.lengths:
+            return result
+        first = first or result
+    return first
+
+
 def _by_count(prints: Sequence[Print]) -> defaultdict[int, list[Print]]:
     found: defaultdict[int, list[Print]] = defaultdict(list)
     for each in prints:
@@ -195,14 +236,14 @@ def _distance(source: Print, result: Print) -> float:
 
 def _parts_of(whole: Print, prints: Sequence[Print]) -> Iterator[tuple[Print, ...]]:
     """Equally large tensors that together hold the values of this one."""
-    if not whole.total or whole.is_uniform or whole.is_coarse:
+    if whole.total is None or whole.is_uniform or whole.is_coarse:
         return
-    wanted = int(whole.total, 16)
     for number in PARTS:
-        same = [print for print in prints if print.count * number == whole.count and print.total]
-        for parts in islice(combinations(same, number), MOST_TRIES):
-            if sum(int(part.total, 16) for part in parts) % 2**64 == wanted:
-                yield parts
+        same = [(print, print.total) for print in prints if print.count * number == whole.count]
+        known = [(print, total) for print, total in same if total is not None]
+        for parts in islice(combinations(known, number), MOST_TRIES):
+            if sum(total for _, total in parts) % 2**64 == whole.total:
+                yield tuple(print for print, _ in parts)
 
 
 def _became(form: Form, length: int, scales: Sequence[Scaling], free: Sequence[Print]) -> list[Print] | None:
@@ -227,9 +268,17 @@ def _bias_in(norm: Norm, vectors: Sequence[Print]) -> str:
     return next(found, "")
 
 
-def _is_explained(scaling: Scaling, norms: Sequence[Norm]) -> bool:
-    forms = (form for norm in norms if norm.length == scaling[0].length for form in norm.forms)
-    return any(_scaled_by(form, *scaling) for form in forms)
+def _forms(norms: Sequence[Norm]) -> dict[int, list[Form]]:
+    """What normalisations of each length may have become."""
+    found: defaultdict[int, list[Form]] = defaultdict(list)
+    for norm in norms:
+        found[norm.length] += norm.forms
+    return dict(found)
+
+
+def _is_explained(scaling: Scaling, forms: Mapping[int, Sequence[Form]], tries: Tries) -> bool:
+    some = forms.get(scaling[0].length, ())
+    return any(_scaled_by(form, *scaling) for form in some if tries.allow())
 
 
 def _scaled_by(form: Form, source: Axis, result: Axis, holder: Print) -> bool:
@@ -246,7 +295,7 @@ def _said(book: Book) -> Check:
     tensors = len(book.waiting) + sum(map(len, book.found.values()))
     counts = {how: len(names) for how, names in book.found.items() if names}
     left = [*book.found.pop("reordered", []), *(print.name for print in book.waiting)]
-    changed = [source.name for source in book.waiting if _is_changed(source, book)]
+    changed = _changed(book)
     data: dict[str, Any] = {"tensors": tensors, **counts, "unmatched": left[:MOST_NAMES], "extra": len(book.free)}
     if changed:
         sentence = f"The weights differ: {_listed(changed)} {_is(changed)} there with other values."
@@ -283,22 +332,27 @@ def _is(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _is_changed(source: Print, book: Book) -> bool:
-    """Is it certain that this kernel is in the result with a fault?
+def _changed(book: Book) -> list[str]:
+    """The kernels that are in the result with a fault for certain: one tensor of the result, and no other of the
+    source, has their shape."""
+    others = Counter(source.lengths for source in book.waiting)
+    same: defaultdict[tuple[int, tuple[int, ...]], list[Print]] = defaultdict(list)
+    for result in book.free:
+        same[result.count, result.lengths].append(result)
+    alone = [(source, same[source.count, source.lengths]) for source in book.waiting if others[source.lengths] == 1]
+    return [source.name for source, results in alone if len(results) == 1 and _is_changed(source, results[0])]
 
-    Certain means: one tensor of the result, and no other of the source, has its shape; nothing but scaling is ever done
-    to a kernel; and yet its values are nearly its own, or its own with the other sign. What a format rounds coarsely is
-    left to the values.
-    """
-    same = [result for result in book.free if result.lengths == source.lengths and result.count == source.count]
-    others = [print for print in book.waiting if print.lengths == source.lengths]
-    if len(same) != 1 or len(others) != 1 or len(source.lengths) < 2 or not source.finite or not same[0].finite:
+
+def _is_changed(source: Print, result: Print) -> bool:
+    """Nothing but scaling is ever done to a kernel; and yet its values are nearly its own, or its own with the other
+    sign. What a format rounds coarsely is left to the values."""
+    if len(source.lengths) < 2 or not source.finite or not result.finite:
         return False
     if not any(word in source.name.lower() for word in WORKINGS) or source.is_uniform:
         return False
-    if same[0].is_coarse or source.is_coarse:
+    if result.is_coarse or source.is_coarse:
         return False
-    return is_negated(source, same[0]) or is_nearly(source, same[0], NEARLY)
+    return is_negated(source, result) or is_nearly(source, result, NEARLY)
 
 
 def architecture_check(source: Seen, result: Seen) -> Check:
