@@ -81,6 +81,17 @@ def test_coarse_formats_are_asked_for_gross_faults() -> None:
     assert sensitivity_check([shown], 1, 1e-2, coarse=True).passed is True
 
 
+def test_one_tensor_may_be_idle_where_all_weights_are_known() -> None:
+    """As the bias of an attention's keys, under whatever name a graph has for it."""
+    idle = [*rows(18), Row("attention", "constant_7", 1e-9, 1e-9)]
+    assert sensitivity_check(idle, 19, ALLOWED, coarse=True).passed is None
+    check = sensitivity_check(idle, 19, ALLOWED, coarse=True, known=True)
+    assert check.passed is True
+    assert check.data["unseen"] == [["attention", "constant_7"]]
+    asleep = [*rows(8), *(Row("block", f"constant_{number}", 0.0, 0.0) for number in range(2))]
+    assert sensitivity_check(asleep, 10, ALLOWED, coarse=True, known=True).passed is None
+
+
 def test_what_no_input_can_show_is_no_fault_of_the_inputs() -> None:
     key = Row("attention", "attention/key/bias", 1e-8)
     check = sensitivity_check([*rows(20), QUERY, key], 22, ALLOWED)

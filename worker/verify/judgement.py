@@ -51,8 +51,9 @@ def _sensitivity(source: Seen, terms: Terms, weights: Check, twin: bool) -> Chec
     is enough that gross faults show: then what they are used for is seen."""
     if not source.variables and not source.weights:
         return None
-    floor, gross = rounding_floor(source), is_gross(terms) or weights.passed is True
-    check = sensitivity_check(source.faults, source.variables, relative(terms, floor, source), gross)
+    floor, known = rounding_floor(source), weights.passed is True
+    gross = known or is_gross(terms)
+    check = sensitivity_check(source.faults, source.variables, relative(terms, floor, source), gross, known)
     if check.passed is None and twin:
         return replace(check, passed=True, sentence=f"{check.sentence} {TWIN}", data=check.data | {"twin": True})
     return check
