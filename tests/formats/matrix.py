@@ -2,7 +2,8 @@
 
 The files to start from are what Larder wrote of the models, and, for formats that it only takes in, what people write
 with the libraries themselves. A direction is right where the verdict is ``verified``, or where the routes said before
-that it is not possible. Where values agree and only faults would not have shown, it is marked apart; a format that cannot be run here (Core ML) is right with ``not-provable``.
+that it is not possible. Where values agree and only faults would not have shown, it is marked apart; a format that
+cannot be run here (Core ML) is right with ``not-provable``.
 """
 
 from __future__ import annotations
