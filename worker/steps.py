@@ -56,7 +56,7 @@ def inspect(arguments: Json, progress: Progress) -> Json:
     try:
         loaded = _load(path, item, arguments, progress) if arguments["load"] else None
         findings += loaded.findings if loaded else ()
-        if loaded:
+        if loaded and not loaded.architecture:  # sorting the weights of a large one takes longer than copying it
             with translated("Reading the weights", otherwise=ModelError):
                 digest = fingerprints.of_model(loaded.weights())
     except LarderError as raised:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from worker.formats._format import Loaded, Variable
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from worker.formats._format import Arrays
 
     Run = Callable[[Arrays], Arrays]
-T = TypeVar("T", bound=Hashable)
 
 # What TensorFlow puts around the names of layers: calls before them, and after them how a variable is read
 _CALLS = re.compile(r"^((Stateful)?PartitionedCall(_\d+)?/)+")
@@ -51,17 +50,6 @@ def layer_of(name: str) -> str:
 def is_fill(name: str) -> bool:
     """Is it a constant that TensorFlow made to fill something, and no weight?"""
     return bool(_FILLS.search(name.removesuffix(":0")))
-
-
-def reached(names: Iterable[T], following: Callable[[T], Iterable[T]]) -> set[T]:
-    """These, what follows each of them, and so on."""
-    pending, seen = list(names), set()
-    while pending:
-        name = pending.pop()
-        if name not in seen:
-            seen.add(name)
-            pending += following(name)
-    return seen
 
 
 def unique(names: Iterable[str]) -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from worker.formats import _graphs, _live
-from worker.formats._changeable import changeable, is_fill, layer_of, reached, unique
+from worker.formats._changeable import changeable, is_fill, layer_of, unique
 from worker.formats._format import Loaded, TensorSpec, Variable
+from worker.formats._reach import reached
 
 if TYPE_CHECKING:
     import numpy as np

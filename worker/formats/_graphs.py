@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from worker.errors import CorruptFile, ModelError, UnsupportedOperation
 from worker.formats import _live
 from worker.formats._format import Loaded, TensorSpec
+from worker.formats._reach import reached
 from worker.report import Finding, Severity, declare
 
 if TYPE_CHECKING:
@@ -266,13 +267,13 @@ class _Wires:
 
     def _fed(self) -> set[str]:
         sizes = {name for name, node in self.nodes.items() if node.op in ("Shape", "ShapeN", "Size", "Rank")}
-        return _closure(self.sources, lambda name: [] if name in sizes else self.consumers.get(name, [])) - sizes
+        return reached(self.sources, lambda name: [] if name in sizes else self.consumers.get(name, [])) - sizes
 
     def _inside_loops(self) -> set[str]:
         """Nodes between where a loop of TensorFlow 1 is entered and left."""
         leaving = {name for name, node in self.nodes.items() if node.op in ("Exit", "RefExit")}
         entered = [name for name, node in self.nodes.items() if node.op in ("Enter", "RefEnter")]
-        return _closure(entered, lambda name: [] if name in leaving else self.followers.get(name, [])) - leaving
+        return reached(entered, lambda name: [] if name in leaving else self.followers.get(name, [])) - leaving
 
     def _is_end(self, name: str, live: set[str]) -> bool:
         if INNER.match(self.nodes[name].op) or not self._outputs_of(name):
@@ -301,10 +302,10 @@ class _Wires:
         return bool(weights) and any(item in reached for item in operands)
 
     def downstream(self, names: Iterable[str]) -> set[str]:
-        return _closure(names, lambda name: self.consumers.get(name, []))
+        return reached(names, lambda name: self.consumers.get(name, []))
 
     def upstream(self, names: Iterable[str]) -> set[str]:
-        return _closure(names, lambda name: _operands(self.nodes[name]) if name in self.nodes else [])
+        return reached(names, lambda name: _operands(self.nodes[name]) if name in self.nodes else [])
 
     def tensors(self, name: str) -> list[Any]:
         return self._outputs_of(name)
@@ -322,16 +323,6 @@ def _users(operands: Mapping[str, list[str]]) -> dict[str, list[str]]:
         for operand in used:
             users.setdefault(operand, []).append(name)
     return users
-
-
-def _closure(names: Iterable[str], following: Callable[[str], list[str]]) -> set[str]:
-    pending, seen = list(names), set()
-    while pending:
-        name = pending.pop()
-        if name not in seen:
-            seen.add(name)
-            pending += following(name)
-    return seen
 
 
 def _ports(wires: _Wires, nodes: list[str]) -> tuple[Port, ...]:
@@ -360,7 +351,7 @@ def spec_of(name: str, tensor: Any) -> TensorSpec:
 def upstream(graph: Any, names: Iterable[str], fed: Iterable[str] = ()) -> set[str]:
     """These nodes, and all that they need, also as control inputs; what leads to ``fed`` nodes is not needed."""
     operands = {node.name: _operands(node) for node in graph.node} | {name: [] for name in fed}
-    return _closure(names, lambda name: operands.get(name, []))
+    return reached(names, lambda name: operands.get(name, []))
 
 
 def part_for(graph: Any, names: Iterable[str], fed: Iterable[str] = ()) -> Any:
@@ -507,7 +498,7 @@ def pruned(graph: Graph) -> Graph:
     definition = graph.definition
     operands = {node.name: _operands(node) for node in definition.node}
     wanted = [port.tensor.split(":")[0] for port in (*graph.inputs, *graph.outputs)]
-    needed = _closure(wanted, lambda name: operands[name])
+    needed = reached(wanted, lambda name: operands[name])
     for place in range(len(definition.node) - 1, -1, -1):
         if definition.node[place].name not in needed:
             del definition.node[place]
@@ -566,7 +557,7 @@ def _needed_functions(graph: Any, library: Any) -> Any:
     from tensorflow.core.framework import function_pb2
 
     functions = {function.signature.name: function for function in library.function}
-    called = _closure(_calls(graph.node, functions), lambda name: list(_calls(functions[name].node_def, functions)))
+    called = reached(_calls(graph.node, functions), lambda name: list(_calls(functions[name].node_def, functions)))
     kept = function_pb2.FunctionDefLibrary()
     kept.function.extend(function for name, function in functions.items() if name in called)
     return kept

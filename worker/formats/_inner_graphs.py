@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from worker.formats import _live
 from worker.formats._format import Hop
 from worker.formats._inner import computes, few, numbered
+from worker.formats._reach import reached
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,11 +89,9 @@ def _not_always_there(graph: Any) -> set[Any]:
 
 def _reached(start: Iterable[Any], ends: Callable[[Any], bool]) -> set[Any]:
     """The operations that can be reached from these, up to those where it ends, which do not count."""
-    waiting, seen = deque(start), set()
-    while waiting:
-        operation = waiting.popleft()
-        if operation in seen or ends(operation):
-            continue
-        seen.add(operation)
-        waiting.extend(user for tensor in operation.outputs for user in tensor.consumers())
-    return seen
+    going = [operation for operation in start if not ends(operation)]
+    return reached(going, lambda operation: (user for user in _users(operation) if not ends(user)))
+
+
+def _users(operation: Any) -> Iterator[Any]:
+    yield from (user for tensor in operation.outputs for user in tensor.consumers())

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.formats import _onnx_file
-from worker.formats._changeable import changeable, is_fill, layer_of, reached
+from worker.formats._changeable import changeable, is_fill, layer_of
 from worker.formats._format import Loaded, Variable
+from worker.formats._reach import reached
 
 if TYPE_CHECKING:
     import numpy as np

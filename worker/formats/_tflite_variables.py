@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.formats._changeable import changeable, is_fill, layer_of, reached, unique
+from worker.formats._changeable import changeable, is_fill, layer_of, unique
 from worker.formats._format import Loaded, Variable
+from worker.formats._reach import reached
 
 if TYPE_CHECKING:
     import numpy as np
