@@ -12,11 +12,13 @@ import hashlib
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from worker.formats._format import Scales
 
     Array = npt.NDArray[Any]
 
@@ -52,20 +54,19 @@ def fingerprint(name: str, array: Any, step: float = 0.0) -> Json:
     return own | _sorted(values) | axes | {"step": float(step)}
 
 
-def of_weights(
-    weights: Iterable[tuple[str, Any]], steps: Mapping[str, float], epsilons: Sequence[float] | None = None
-) -> Json:
+def of_weights(weights: Iterable[tuple[str, Any]], steps: Mapping[str, float], scales: Scales | None = None) -> Json:
     """All that is told of a model's weights, one tensor at a time; of short vectors, what normalisations become.
 
-    ``epsilons``: those of the model's normalisations; none where nobody knows them. None for a result, of which nothing
-    becomes anything."""
+    ``scales``: None for a result, of which nothing becomes anything."""
     tensors: list[Json] = []
     vectors: list[tuple[str, Any]] = []
     for name, array in weights:
         tensors.append(fingerprint(name, array, steps.get(name, 0.0)))
         vectors.append((name, array if array.ndim == 1 and array.size <= LONG_AXIS else None))
-    norms = () if epsilons is None else normalisations(vectors, epsilons)
-    return {"tensors": tensors, "normalisations": list(norms)}
+    if scales is None:
+        return {"tensors": tensors, "normalisations": [], "factors": []}
+    norms = list(normalisations(vectors, scales))
+    return {"tensors": tensors, "normalisations": norms, "factors": list(scales.factors)}
 
 
 def of_model(weights: Iterable[tuple[str, Any]]) -> str:
@@ -280,22 +281,22 @@ STATISTICS = ("moving_mean", "moving_variance")
 LAST = re.compile(r"[/.]?([A-Za-z_]+?)(_\d+)?(:0)?$")
 
 
-def normalisations(weights: Iterable[tuple[str, Any]], epsilons: Sequence[float] = ()) -> Iterator[Json]:
+def normalisations(weights: Iterable[tuple[str, Any]], scales: Scales) -> Iterator[Json]:
     """What becomes of each BatchNormalization in a finished graph: a scale and a shift, told for every epsilon that it
     may have; ``certain`` where one of those given is its own. Of a Normalization, the root of its variance. Keeps the
-    vectors of one layer at a time."""
+    vectors of one layer at a time. A layer that multiplies the inputs of the one before it goes into the scale too."""
     layer: dict[str, tuple[str, Array]] = {}
     biases: deque[tuple[str, Array]] = deque(maxlen=MOST_BIASES)
     place = ""
     for name, array in weights:
         kind, scope = _kind(name)
         if scope != place or kind in layer:
-            yield from _of_layer(layer, biases, epsilons)
+            yield from _of_layer(layer, biases, scales)
             biases.extend(vector for kind_before, vector in layer.items() if kind_before == "bias")
             layer, place = {}, scope
         if array is not None and array.ndim == 1 and array.dtype.kind == "f":
             layer[kind] = name, array.astype("float64")
-    yield from _of_layer(layer, biases, epsilons)
+    yield from _of_layer(layer, biases, scales)
 
 
 def _kind(name: str) -> tuple[str, str]:
@@ -304,9 +305,7 @@ def _kind(name: str) -> tuple[str, str]:
     return (found[1].lower(), name[: found.start()]) if found else (name, "")
 
 
-def _of_layer(
-    layer: dict[str, tuple[str, Array]], biases: Iterable[tuple[str, Array]], epsilons: Sequence[float]
-) -> Iterator[Json]:
+def _of_layer(layer: dict[str, tuple[str, Array]], biases: Iterable[tuple[str, Array]], told: Scales) -> Iterator[Json]:
     import numpy as np
 
     vectors = {kind: array for kind, (_, array) in layer.items()}
@@ -316,16 +315,18 @@ def _of_layer(
         gamma, beta = vectors.get("gamma", np.ones_like(mean)), vectors.get("beta", np.zeros_like(mean))
         added = {name: bias for name, bias in biases if len(bias) == len(mean)}  # of the layers before it
         with np.errstate(all="ignore"):
-            scales = [gamma / np.sqrt(variance + epsilon) for epsilon in epsilons or EPSILONS]
-            forms = [_form(scale, [beta + (bias - mean) * scale for bias in (0, *added.values())]) for scale in scales]
-        told = {"members": names, "biases": list(added), "length": len(mean), "certain": bool(epsilons)}
-        yield {**told, "forms": forms}
+            scales = [gamma / np.sqrt(variance + epsilon) for epsilon in told.epsilons or EPSILONS]
+            shifts = [[beta + (bias - mean) * scale for bias in (0, *added.values())] for scale in scales]
+            pairs = list(zip(scales, shifts, strict=True))
+            forms = [_form(factor * scale, shift) for factor in (1.0, *told.factors) for scale, shift in pairs]
+        about = {"members": names, "biases": list(added), "length": len(mean), "certain": bool(told.epsilons)}
+        yield {**about, "forms": forms}
     elif "variance" in vectors and "mean" in vectors:
         with np.errstate(all="ignore"):
             root = np.sqrt(vectors["variance"])
             forms = [_form(scale, []) for scale in (root, 1 / root, 1 / np.maximum(root, 1e-7))]
-        told = {"members": [layer["variance"][0]], "biases": [], "length": len(root), "certain": True}
-        yield {**told, "forms": forms}
+        about = {"members": [layer["variance"][0]], "biases": [], "length": len(root), "certain": True}
+        yield {**about, "forms": forms}
 
 
 def _form(scale: Array, shifts: list[Array]) -> Json:

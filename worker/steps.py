@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from worker import custom_code, faults, fingerprints, formats, loadback, routes,
 from worker import inside as looking
 from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
 from worker.formats._draws import distinct_guesses, for_another_run, make_inputs
-from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, TensorSpec
+from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Scales, TensorSpec
 from worker.formats._samples import Samples, open_samples
 from worker.report import Finding
 from worker.translation import translated
@@ -290,7 +290,7 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seco
         if loaded is None:
             raise ModelError(problem=f"{source.label} cannot be run here")
         samples = open_samples(Path(wanted["samples"]), loaded.inputs) if wanted.get("samples") else None
-        described = _describe(loaded, bool(wanted["prints"]), loaded.epsilons)  # before a run may change its state
+        described = _describe(loaded, bool(wanted["prints"]), loaded.scales)  # before a run may change its state
         tried = None
         if not (loaded.architecture and wanted.get("described")):
             progress("running the source")
@@ -352,13 +352,11 @@ def _answer(loaded: Loaded, draw: Arrays) -> Arrays:
         return {name: _plain(array) for name, array in loaded.run(draw).items()}
 
 
-def _describe(loaded: Loaded, with_prints: bool, epsilons: Sequence[float] | None = None) -> Json:
+def _describe(loaded: Loaded, with_prints: bool, scales: Scales | None = None) -> Json:
     """The interface, a digest of every weight, and its fingerprint where weights need not come back bit for bit."""
     with translated("Reading the weights", otherwise=ModelError):
-        weights = list(_digests(loaded))
-        prints = None
-        if with_prints:
-            prints = fingerprints.of_weights(loaded.weights(), loaded.steps(), epsilons)
+        prints = fingerprints.of_weights(loaded.weights(), loaded.steps(), scales) if with_prints else None
+        weights = _digests_in(prints) if prints else list(_digests(loaded))
     return {
         **_interface(loaded),
         "weights": weights,
@@ -378,6 +376,11 @@ def _handed_over(shown: Json) -> Json:
     large = {key: shown.pop(key) for key in LARGE_PARTS if key in shown}
     Path(SHOWN).write_text(json.dumps(large, allow_nan=False), encoding="utf-8")
     return shown
+
+
+def _digests_in(prints: Json) -> list[Digest]:
+    """Those that the fingerprints hold already: reading and hashing all weights is what takes the time."""
+    return [(each["dtype"], each["shape"], each["sha256"], each["name"]) for each in prints["tensors"]]
 
 
 def _digests(loaded: Loaded) -> Iterator[Digest]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from worker.fingerprints import BLOCK, fingerprint, normalisations, of_model
+from worker.formats._format import Scales
 from worker.verify.prints import MOST_PRINTS, Print, Weights, folded_axes, in_order, is_rounded, is_vector
 
 RANDOM = np.random.default_rng(11)
@@ -147,13 +148,13 @@ def test_scaled_channels_are_told_from_changed_ones(axis: int) -> None:
 
 
 def norm(**vectors: Any) -> list[dict[str, Any]]:
-    return list(normalisations([(f"net/norm/{name}", array) for name, array in vectors.items()]))
+    return list(normalisations([(f"net/norm/{name}", array) for name, array in vectors.items()], Scales()))
 
 
 def test_a_normalisation_is_told_as_what_becomes_of_it() -> None:
     gamma, beta, mean, variance = drawn(9), drawn(9), drawn(9), np.abs(drawn(9)) + 0.5
     (found,) = norm(gamma=gamma, beta=beta, moving_mean=mean, moving_variance=variance)
-    weights = Weights.from_json(json.loads(json.dumps({"tensors": [], "normalisations": [found]})))
+    weights = Weights.from_json(json.loads(json.dumps({"tensors": [], "normalisations": [found], "factors": []})))
     scale = gamma / np.sqrt(variance + np.float32(1e-3))
     forms = [form for form in weights.norms[0].forms if is_vector(form.scale, of(scale))]
     assert len(forms) == 1
@@ -168,7 +169,7 @@ def test_vectors_that_do_not_belong_together_are_no_normalisation() -> None:
     assert norm(gamma=drawn(3), beta=drawn(3)) == []
     assert norm(gamma=drawn(3), moving_mean=drawn(4), moving_variance=drawn(3)) == []
     apart = [("a/moving_mean", drawn(3)), ("b/moving_variance", drawn(3))]
-    assert list(normalisations(apart)) == []
+    assert list(normalisations(apart, Scales())) == []
 
 
 def test_a_name_or_a_place_changes_nothing_of_a_models_own() -> None:
@@ -203,4 +204,4 @@ def test_what_is_none_is_refused(forge: Callable[[dict[str, Any]], Any]) -> None
 @pytest.mark.parametrize("kind", ["tensors", "normalisations"])
 def test_more_than_a_model_has_are_refused_unread(kind: str) -> None:
     with pytest.raises(ValueError, match="more weight tensors"):
-        Weights.from_json({"tensors": [], "normalisations": []} | {kind: [None] * (MOST_PRINTS + 1)})
+        Weights.from_json({"tensors": [], "normalisations": []} | {kind: [None] * (MOST_PRINTS + 1), "factors": []})

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from worker import fingerprints, verify
 from worker.errors import BadSamples, ModelError, NoResult, NotRunnable
 from worker.formats._draws import DRAWS, GUESSES, Guess, make_inputs
-from worker.formats._format import TensorSpec, Tolerance
+from worker.formats._format import Scales, TensorSpec, Tolerance
 from worker.report import Check, Verdict
 from worker.verify import Array, Seen, Terms, Weights, measure, pair
 from worker.verify.sensitivity import Row
@@ -55,7 +55,7 @@ def test_what_is_only_near_is_not_called_the_same() -> None:
     """Whole numbers for weights are far from exact: the verdict says how far, and how far was allowed."""
     terms = Terms(Tolerance(rtol=0.1, atol=0.0), exact_weights=False)
     arrays = [("dense/kernel", VALUES), ("dense/bias", VALUES[0])]
-    prints = Weights.from_json(fingerprints.of_weights(iter(arrays), {}, ()))
+    prints = Weights.from_json(fingerprints.of_weights(iter(arrays), {}, Scales()))
     source = dataclasses.replace(SEEN, prints=prints)
     result = dataclasses.replace(with_values(VALUES, VALUES * 2.1), prints=prints)
     verdict, reason, _ = verify.judge(source, result, terms)

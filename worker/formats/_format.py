@@ -314,6 +314,17 @@ def no_steps() -> Mapping[str, float]:
 
 
 @dataclass(frozen=True)
+class Scales:
+    """Numbers that are no weights, and that converters multiply weights with.
+
+    epsilons: of its normalisations. factors: that layers multiply their inputs with, as Rescaling does.
+    """
+
+    epsilons: tuple[float, ...] = ()
+    factors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A model that was opened in a job. Arrays are NumPy; string tensors are arrays of dtype ``S`` or ``U``.
 
@@ -325,7 +336,7 @@ class Loaded:
     ``variables`` are the weights that can be changed while the model is open.
     ``inner`` yields (name, array) for the inner tensors that one call computes, in their order; None where it cannot.
     ``exact`` is ``run`` in float64, with float64 outputs; None where the library cannot compute in it.
-    ``epsilons`` are those of its normalisations; none where it has none, or does not tell them.
+    ``scales`` are numbers that converters multiply weights with, as far as the model tells them.
     ``traced`` gives ``run`` as one graph, which is how a model is run for speed; None where ``run`` calls one anyway.
     ``further`` are the names of the file's other signatures, of those that compute something else than this one.
     ``described`` gives a digest of the layers and their connections for a model that Keras 3 built; "" for others.
@@ -341,7 +352,7 @@ class Loaded:
     variables: Callable[[], Sequence[Variable]] = no_variables
     inner: Callable[[Arrays], Iterator[tuple[str, np.ndarray]]] | None = None
     exact: Callable[[Arrays], Arrays] | None = None
-    epsilons: tuple[float, ...] = ()
+    scales: Scales = Scales()
     traced: Callable[[], Callable[[Arrays], Arrays]] | None = None
     described: Callable[[], str] = str
     further: tuple[str, ...] = ()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import ModelError
-from worker.formats._format import LayerRow, Loaded, TensorSpec
+from worker.formats._format import LayerRow, Loaded, Scales, TensorSpec
 from worker.formats._implied_layers import implied_by_layers
 from worker.formats._repairs import clean_name
 
@@ -36,14 +36,20 @@ def loaded(model: Any) -> Loaded:
         return lambda arrays: _fetched(function(*(feed(arrays[spec.name], spec.dtype) for spec in inputs)))
 
     found = Loaded(inputs, outputs, run, lambda: weights_of(model), inner=_inner_live.of_model(model, run))
-    found = dataclasses.replace(found, exact=exact, traced=traced, epsilons=epsilons_of(model))
+    found = dataclasses.replace(found, exact=exact, traced=traced, scales=scales_of(model))
     return _live_variables.with_variables(found, model)
 
 
-def epsilons_of(model: Any) -> tuple[float, ...]:
-    """What its layers add to a variance before they divide by its root."""
-    found = {getattr(layer, "epsilon", None) for layer in model._flatten_layers(include_self=True, recursive=True)}
-    return tuple(sorted({float(each) for each in found if isinstance(each, int | float)}))
+def scales_of(model: Any) -> Scales:
+    """What its layers add to a variance before they divide by its root, and what they multiply their inputs with."""
+    layers = list(model._flatten_layers(include_self=True, recursive=True))
+    rescaling = [layer for layer in layers if type(layer).__name__ == "Rescaling"]
+    return Scales(_numbers_of(layers, "epsilon"), _numbers_of(rescaling, "scale"))
+
+
+def _numbers_of(layers: Sequence[Any], name: str) -> tuple[float, ...]:
+    told = [getattr(layer, name, None) for layer in layers]
+    return tuple(sorted({float(value) for value in told if isinstance(value, int | float)}))
 
 
 def _traced(model: Any, inputs: tuple[TensorSpec, ...]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -102,6 +102,17 @@ class Print:
             step=step,
         )
 
+    def times(self, factor: float) -> Print:
+        """What is left of the same tensor with each value multiplied by a number above zero: as much as says whether
+        another one is it, rounded."""
+        return replace(
+            self,
+            quantiles=tuple(factor * value for value in self.quantiles),
+            largest=factor * self.largest,
+            axes=tuple(replace(axis, mean=tuple(factor * value for value in axis.mean)) for axis in self.axes),
+            merged=tuple(replace(place, mean=tuple(factor * value for value in place.mean)) for place in self.merged),
+        )
+
     @property
     def is_uniform(self) -> bool:
         """Does it hold one number only?"""
@@ -169,14 +180,17 @@ class Weights:
 
     prints: tuple[Print, ...] = ()
     norms: tuple[Norm, ...] = ()
+    factors: tuple[float, ...] = ()  # above zero, that layers multiply their inputs with
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Weights:
-        """``{"tensors": […], "normalisations": […]}``; ValueError, TypeError or KeyError for what is none."""
+        """``{"tensors": […], "normalisations": […], "factors": […]}``; ValueError, TypeError or KeyError for what is
+        none."""
         if max(len(data["tensors"]), len(data["normalisations"])) > MOST_PRINTS:
             raise ValueError("more weight tensors than a model has")
         prints = tuple(map(Print.from_json, data["tensors"]))
-        return cls(prints, tuple(map(Norm.from_json, data["normalisations"])))
+        factors = tuple(factor for factor in _numbers(list(data["factors"])[:MOST_NUMBERS]) if factor > 0)
+        return cls(prints, tuple(map(Norm.from_json, data["normalisations"])), factors)
 
 
 def in_order(source: Print, result: Print) -> bool:
@@ -215,10 +229,6 @@ def is_rounded(source: Print, result: Print) -> bool:
 
 def _near(first: Sequence[float], second: Sequence[float], allowed: float) -> bool:
     return all(abs(a - b) <= allowed for a, b in zip(first, second, strict=False))
-
-
-def is_folded(source: Print, result: Print, turned: bool) -> bool:
-    return bool(folded_axes(source, result, turned))
 
 
 def folded_axes(source: Print, result: Print, turned: bool) -> list[tuple[Axis, Axis]]:
@@ -261,11 +271,6 @@ def _takes(left: list[tuple[float, ...]], share: tuple[float, ...], allowed: flo
     if found is not None:
         left.remove(found)
     return found is not None
-
-
-def is_negated(source: Print, result: Print) -> bool:
-    turned = [-value for value in reversed(result.quantiles)]
-    return all(abs(a - b) <= source.rounding_of(a) for a, b in zip(source.quantiles, turned, strict=False))
 
 
 def is_nearly(source: Print, result: Print, share: float) -> bool:

@@ -24,7 +24,6 @@ from worker.verify.prints import (
     folding,
     in_order,
     is_nearly,
-    is_negated,
     is_rounded,
     is_vector,
 )
@@ -98,6 +97,7 @@ def compare(before: Weights, after: Weights) -> Check:
     book.share()
     book.match_nearest("rounded")
     book.fold(before.norms)
+    book.match_nearest("folded", before.factors)
     book.split()
     book.join()
     book.match("reordered", lambda print: print.values)
@@ -136,13 +136,16 @@ class Book:
         kept = {(print.values, print.count) for print in self.used if not print.is_uniform}
         self.set_aside("shared", lambda source: (source.values, source.count) in kept)
 
-    def match_nearest(self, how: str) -> None:
-        """Where rounding explains more than one pair, the nearest comes first."""
+    def match_nearest(self, how: str, factors: Sequence[float] = (1.0,)) -> None:
+        """Give each tensor of the source the result that it is, rounded, once it is multiplied by one of the factors.
+        Where rounding explains more than one pair, the nearest comes first."""
         by_count, tries = _by_count(self.free), Tries()
         for source in list(self.waiting):
-            same = [result for result in tries.of(by_count[source.count]) if is_rounded(source, result)]
+            scaled = [source.times(factor) for factor in factors]
+            free = list(tries.of(by_count[source.count])) if scaled else []
+            same = [(each, result) for result in free for each in scaled if is_rounded(each, result)]
             if same:
-                best = min(same, key=lambda result: _distance(source, result))
+                _, best = min(same, key=lambda pair: _distance(*pair))
                 by_count[source.count].remove(best)
                 self._take(how, source, best)
 
@@ -371,15 +374,15 @@ def _changed(book: Book) -> list[str]:
 
 
 def _is_changed(source: Print, result: Print) -> bool:
-    """Nothing but scaling is ever done to a kernel; and yet its values are nearly its own, or its own with the other
-    sign. What a format rounds coarsely is left to the values."""
+    """Nothing but scaling is ever done to a kernel; and yet its values are nearly its own. What a format rounds
+    coarsely is left to the values, and so is a sign: where a sum became a difference, a converter may turn it."""
     if len(source.lengths) < 2 or not source.finite or not result.finite:
         return False
     if not any(word in source.name.lower() for word in WORKINGS) or source.is_uniform:
         return False
     if result.is_coarse or source.is_coarse:
         return False
-    return is_negated(source, result) or is_nearly(source, result, NEARLY)
+    return is_nearly(source, result, NEARLY)
 
 
 def architecture_check(source: Seen, result: Seen) -> Check:
