@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from django.core.management.base import CommandError
 
-from tests.models_app.cli import borrow, run, write_pair
+from models_app.management.commands._batch import MISUSED
+from tests.models_app.cli import borrow, codes, run, write_pair
 from worker.sandbox.client import Zygote
 
 
@@ -50,3 +52,20 @@ def test_what_is_no_model_is_refused(pair: Path, tmp_path: Path) -> None:
     ran = run("verify", pair, page, "--json")
     assert ran.status == 3
     assert json.loads(ran.text)["error"]["code"] == "not-a-model"
+
+
+def test_what_the_result_does_not_take_is_refused(pair: Path, tmp_path: Path) -> None:
+    """Which options there are is known once the result was looked at, and before it is opened."""
+    lite = tmp_path / "a.tflite"
+    lite.write_bytes(b"\x1c\0\0\0TFL3".ljust(64, b"\0"))
+    for result, words in ((lite, "int3"), (pair, "no options")):
+        ran = run("verify", pair, result, "--option", "precision=int3", "--json")
+        assert ran.status == 3
+        assert codes(ran.rows) == ["bad-option"]
+        assert words in ran.rows[0]["error"]["message"]
+
+
+def test_an_option_without_a_value_ends_the_command(pair: Path) -> None:
+    with pytest.raises(CommandError, match="expected NAME=VALUE") as caught:
+        run("verify", pair, pair, "--option", "precision")
+    assert caught.value.returncode == MISUSED

@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from models_app.management.commands._batch import (
-    MISUSED,
     Model,
     Row,
     add_common_arguments,
@@ -22,7 +21,6 @@ from models_app.management.commands._batch import (
 from models_app.management.commands.convert import add_terms, chosen_options, given_samples, keep_report
 from worker import pipeline
 from worker.bundle import gather
-from worker.errors import LarderError
 from worker.intake import recognise, take_sample
 from worker.report import Severity
 
@@ -38,7 +36,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         samples = given_samples(options["inputs"])
-        pairs = options["option"]
+        chosen = chosen_options(options["option"])
 
         def compare(model: Model) -> None:
             bundle = gather(options["result"], model.folder("result"))
@@ -49,7 +47,7 @@ class Command(BaseCommand):
                 pipeline.Source(model.bundle.path, model.slug, model.examine(load=False).summary, model.bundle.name),
                 bundle.path,
                 item.slug,
-                _known(item.slug, pairs),
+                chosen,
                 model.folder("compare"),
                 limits(),
                 samples=samples,
@@ -58,13 +56,6 @@ class Command(BaseCommand):
             keep_report(model.row, result.report)
 
         work_through(self, options, [Row(source) for source in options["models"]], compare, _describe)
-
-
-def _known(slug: str, pairs: list[str]) -> dict[str, Any]:
-    try:
-        return pipeline.check_options(slug, chosen_options(pairs))
-    except LarderError as error:
-        raise CommandError(error.message, returncode=MISUSED) from error
 
 
 def _describe(row: Row) -> str:
