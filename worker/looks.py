@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker import loadback
-from worker.errors import Canceled, DiskFull, LarderError, OutOfMemory, SandboxMissing, TimedOut
+from worker.errors import LarderError
 from worker.formats._format import TensorSpec
-from worker.work import MIB, Json, Work, sense, take, text, under_its_suffix
+from worker.work import MAX_VALUES, MIB, OF_THE_JOB, STOPPED, Json, Work, sense, take, text, under_its_suffix
 
 if TYPE_CHECKING:
     from worker.report import Check, Finding
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from worker.verify.loadback import Cell
 
 MAX_INNER = 128 * MIB  # of inner tensors that a job may hand over: 200, thinned, are 52
-MAX_VALUES = 512 * MIB
 AT_ONCE = 2
 
 
@@ -91,7 +90,7 @@ class Look:
         try:
             self._job("inside", file, wishes, folder)
             return taken(verify.load_draws(take(inner, MAX_INNER), MAX_INNER)) if os.path.lexists(inner) else []
-        except (Canceled, SandboxMissing):
+        except STOPPED:
             raise
         except LarderError:  # the picture is worth having, and not worth a failure
             return []
@@ -124,15 +123,15 @@ class Look:
                 raise shown
             with sense():
                 return answered_again(cell, self.before, shown, self.terms)
-        except (Canceled, SandboxMissing):
+        except STOPPED:
             raise
-        except (TimedOut, OutOfMemory, DiskFull) as error:  # of the job, not of the result
+        except OF_THE_JOB as error:  # of the job, not of the result
             return untold(cell, error)
         except LarderError as error:
             return refused(cell, error)
 
     def _job(self, step: str, file: File, wishes: Json, folder: Path) -> Json:
-        return _job(self.work, step, file, {**wishes, "inputs": str(self.inputs)}, self.inputs, folder)
+        return ask(self.work, step, file, {**wishes, "inputs": str(self.inputs)}, self.inputs, folder)
 
 
 def run_again(work: Work, file: File, specs: Sequence[Json], inputs: Path, runtime: str = "") -> Again:
@@ -142,7 +141,7 @@ def run_again(work: Work, file: File, specs: Sequence[Json], inputs: Path, runti
     folder = work.subfolder(f"again-{runtime}")
     answers = folder / "outputs.npz"
     wishes = {"specs": list(specs), "inputs": str(inputs), "outputs": str(answers), "again": True}
-    answer = _job(work, "run", file, wishes | ({"runtime": runtime} if runtime else {}), inputs, folder)
+    answer = ask(work, "run", file, wishes | ({"runtime": runtime} if runtime else {}), inputs, folder)
     with sense():
         values = load_draws(take(answers, MAX_VALUES), MAX_VALUES) if os.path.lexists(answers) else []
         inputs_shown, outputs_shown = (tuple(map(TensorSpec.from_json, answer[side])) for side in ("inputs", "outputs"))
@@ -150,7 +149,9 @@ def run_again(work: Work, file: File, specs: Sequence[Json], inputs: Path, runti
         return Again(inputs_shown, outputs_shown, numbered)
 
 
-def _job(work: Work, step: str, file: File, wishes: Json, inputs: Path, folder: Path) -> Json:
+def ask(work: Work, step: str, file: File, wishes: Json, inputs: Path, folder: Path) -> Json:
+    """The answer of one job that opens this file, and may read the .npz of ``inputs``; ``wishes`` is what else it is
+    told."""
     named = under_its_suffix(file.path, file.format, folder)
     arguments = {"path": text(named), "format": file.format, "signature": file.signature, **wishes}
     return work.job(step, arguments, [file.path, inputs], folder)

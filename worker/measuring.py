@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from worker import formats, loadback
-from worker.errors import Canceled, LarderError, NothingMeasured, SandboxMissing
+from worker.errors import LarderError, NothingMeasured
 from worker.formats._format import TensorSpec
 from worker.report import Report
 from worker.sandbox.limits import Limits
-from worker.work import MIB, Jobs, Json, Work, calling, never, sense, take, unheard
+from worker.work import MIB, STOPPED, Jobs, Json, Work, calling, never, sense, take, unheard
 from worker.work import under_its_suffix as named_for
 
 SCHEMA = 1  # of the table's JSON, docs/variants.md: raised when a key goes away or means something else
@@ -265,7 +265,7 @@ class _Bench:
         """One file in one round; what cannot be run once is not tried again, and has no time."""
         try:
             self.taken[place].append(self._time(number, place))
-        except (Canceled, SandboxMissing):
+        except STOPPED:
             raise
         except LarderError as error:
             self.problems[place] = error.message

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import formats, routes, signatures
-from worker.errors import BadOption, Canceled, LarderError, SandboxMissing, from_json
+from worker.errors import BadOption, LarderError, from_json
 from worker.formats._format import Option, Summary
 from worker.formats._likeness import Likeness
 from worker.options import SIGNATURE, check_signature, takes_signature
 from worker.proving import OUT_OF_BOUNDS, Proof, Source
 from worker.report import Finding, Report, Verdict, findings_from_json
 from worker.sandbox.limits import Limits
-from worker.work import MIB, Jobs, Json, Work, called, calling, link_name, never, sense, take, text, unheard
+from worker.work import MIB, STOPPED, Jobs, Json, Work, called, calling, link_name, never, sense, take, text, unheard
 from worker.work import under_its_suffix as named_for
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _twin_agrees(proof: Proof) -> bool:
             canceled=work.canceled,
             with_twin=False,
         )
-    except (Canceled, SandboxMissing):
+    except STOPPED:
         raise
     except LarderError:  # it is an attempt: without a twin, what is not seen is named
         return False
@@ -234,7 +234,7 @@ def _unrounded(proof: Proof, path: Path) -> Unrounded | None:
             file = _hop(fine, number, file, *hop)
         verdict, reason, checks = fine.judge(file)
         return Unrounded(verdict, reason, checks, _likeness(proof, file, path))
-    except (Canceled, SandboxMissing):
+    except STOPPED:
         raise
     except LarderError:
         return None
@@ -248,7 +248,7 @@ def _likeness(proof: Proof, fine: Path, path: Path) -> Likeness:
         answer = proof.work.job("alike", arguments, [fine, path], proof.work.subfolder("alike"))
         with sense():
             return Likeness.from_json(answer)
-    except (Canceled, SandboxMissing):
+    except STOPPED:
         raise
     except LarderError as error:  # a result that cannot be compared must not do better than one that is another graph
         return Likeness(problem=f"the two could not be compared ({error.message.rstrip('.')})")
@@ -293,7 +293,7 @@ def _signatures_held(proof: Proof, path: Path) -> frozenset[str]:
     folder = work.subfolder("signatures")
     try:
         found = inspect(work.zygote, path, proof.route[-1], folder, work.limits, canceled=work.canceled, load=False)
-    except (Canceled, SandboxMissing):
+    except STOPPED:
         raise
     except LarderError:
         return frozenset()
@@ -318,7 +318,7 @@ def _of_signature(proof: Proof, path: Path, name: str, folder: Path) -> Judgemen
             canceled=work.canceled,
             looks=False,
         )
-    except (Canceled, SandboxMissing):
+    except STOPPED:
         raise
     except LarderError as error:  # it is one of several, and the usual one is judged
         return error

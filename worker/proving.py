@@ -11,33 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker import formats, loadback, routes
-from worker.errors import (
-    Canceled,
-    DiskFull,
-    LarderError,
-    NotRunnable,
-    OutOfMemory,
-    SandboxMissing,
-    TimedOut,
-    from_json,
-)
+from worker.errors import LarderError, NotRunnable, from_json
 from worker.formats._format import Summary, TensorSpec, Tolerance
-from worker.looks import File, Look, run_again
+from worker.looks import File, Look, ask, run_again
 from worker.report import Finding, Verdict, findings_from_json
-from worker.work import MIB, Json, Work, sense, take, text, under_its_suffix, whole
+from worker.work import MAX_VALUES, OF_THE_JOB, STOPPED, Json, Work, sense, take, text, whole
 
 if TYPE_CHECKING:
     from worker.verify import Again, Arrays, Judgement, Seen, Terms, Unrounded
 
 NEAR_RTOL = 1e-2  # a result with a larger tolerance is compared on samples and their like alone, where there are some
-MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging them takes some times that
 # A float16 has 11 bits, and two libraries round every layer's result in an order of their own: some units of 2**-10
 HALF_RTOL = 4 * 2.0**-10
 BFLOAT_RTOL = 4 * 2.0**-7  # of a bfloat16, with its 8 bits
 ONE_ROW = "batch-fixed"  # the finding that a result takes one row at a time
 UNWITNESSED = "unwitnessed"  # the finding that a source was run as the very model that it was rebuilt as
 LONGEST_NAME = 300  # of a weight that is kept
-OUT_OF_BOUNDS = (TimedOut, OutOfMemory, DiskFull, Canceled, SandboxMissing)  # says nothing about the result
+OUT_OF_BOUNDS = (*OF_THE_JOB, *STOPPED)  # says nothing about the result
 
 
 @dataclass(frozen=True)
@@ -50,6 +40,11 @@ class Source:
     summary: Summary
     name: str = ""
     signature: str = ""
+
+    @property
+    def file(self) -> File:
+        """What a job has to open."""
+        return File(self.path, self.format, self.signature)
 
     def of_signature(self, name: str) -> Source:
         """The same file for who calls another signature."""
@@ -170,7 +165,7 @@ class Proof:
         judgement = self._beside_unrounded(judgement, before, after, terms, path)
         if not inputs or before.unsteady or not self.looks:
             return judgement
-        files = File(self.source.path, self.source.format, self.source.signature), File(path, self.route[-1])
+        files = self.source.file, File(path, self.route[-1])
         return self._looked(judgement, Look(self.work, *files, before, after, terms, self.specs, inputs[0], again.home))
 
     def _before(self) -> Seen:
@@ -237,16 +232,14 @@ class Proof:
         from worker import verify
 
         folder = self.work.subfolder("exact")
-        named = under_its_suffix(self.source.path, self.source.format, folder)
-        files = {"inputs": str(inputs[0]), "outputs": str(folder / "outputs.npz")}
-        arguments = {"path": str(named), "format": self.source.format, "signature": self.source.signature, **files}
+        found = folder / "outputs.npz"
+        wishes = {"inputs": str(inputs[0]), "outputs": str(found)}
         try:
-            answer = self.work.job("exact", arguments, [self.source.path, *inputs], folder)
-        except (Canceled, SandboxMissing):
+            answer = ask(self.work, "exact", self.source.file, wishes, inputs[0], folder)
+        except STOPPED:
             raise
         except LarderError:  # more memory or time than a job has: the verdict may not hang on that
             return None
-        found = folder / "outputs.npz"
         return verify.load_draws(take(found, 2 * MAX_VALUES), 2 * MAX_VALUES) if answer["found"] else []
 
     def _run_result(self, path: Path, inputs: list[Path]) -> tuple[Json, _Second]:
@@ -269,7 +262,7 @@ class Proof:
             try:
                 found = run_again(self.work, result, self.specs, inputs, home)
                 return _Second(found, found)
-            except (Canceled, SandboxMissing):
+            except STOPPED:
                 raise
             except LarderError as error:
                 known = error

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from worker import formats
-from worker.errors import Canceled, LarderError, SandboxMissing
+from worker.errors import LarderError
 from worker.report import Finding, Severity, Verdict, declare
-from worker.work import MIB, Work, sense, under_its_suffix
+from worker.work import MIB, STOPPED, Work, sense, under_its_suffix
 
 if TYPE_CHECKING:
     from worker.proving import Source
@@ -91,7 +91,7 @@ def look(work: Work, source: Source) -> Check | None:
     try:
         with sense():
             tried = tried_from_json(_try(work, source, names[:MOST]), names)
-    except (Canceled, SandboxMissing):
+    except STOPPED:
         raise
     except LarderError as error:  # of the job: it is worth knowing, and not worth a failure
         return signatures_check([], names, error.message.rstrip("."))

@@ -116,53 +116,30 @@ def dispatch(task: Any, row: Conversion | ModelVersion | Measurement) -> None:
 @app.task(name="worker.inspect_version")
 def inspect_version(pk: str) -> None:
     """Have a job read the uploaded file's structure, and keep its Summary or its error."""
-    token = ModelVersion.objects.claim(int(pk))
-    if token is None:
-        return
-    version = ModelVersion.objects.select_related("model__team").get(pk=pk)
-    hold = Hold(lambda: ModelVersion.objects.held(version.pk, token))
-    _work(
-        hold,
-        lambda folder: _inspect(hold, version, folder),
-        lambda error: _mark_unreadable(hold.publish, version, error),
-    )
+    _take(ModelVersion.objects, int(pk), ("model__team",), _inspect, _mark_unreadable)
 
 
 @app.task(name="worker.convert")
 def convert(pk: str) -> None:
     """Have jobs convert and verify, and keep the result, or the error."""
-    token = Conversion.objects.claim(uuid.UUID(pk))
-    if token is None:
-        return
-    conversion = Conversion.objects.select_related("version__model__team", "samples").get(pk=pk)
-    hold = Hold(lambda: Conversion.objects.held(conversion.pk, token))
-    _work(hold, lambda folder: _convert(hold, conversion, folder), lambda error: _fail(hold.publish, conversion, error))
+    _take(Conversion.objects, uuid.UUID(pk), ("version__model__team", "samples"), _convert, _fail)
 
 
 @app.task(name="worker.measure")
 def measure(pk: str) -> None:
     """Have jobs run each file of the version, and keep the table, or the error."""
-    token = Measurement.objects.claim(int(pk))
-    if token is None:
-        return
-    measurement = Measurement.objects.select_related("version__model__team").get(pk=pk)
-    hold = Hold(lambda: Measurement.objects.held(measurement.pk, token))
-    _work(
-        hold,
-        lambda folder: _measure(hold, measurement, folder),
-        lambda error: _mark_unmeasured(hold.publish, measurement, error),
-    )
+    _take(Measurement.objects, int(pk), ("version__model__team",), _measure, _mark_unmeasured)
 
 
 @app.task(name="worker.reconcile")
 def reconcile() -> None:
     """Find work that was lost with its worker or its message, and see that it goes on. Safe to run at any time."""
     for version in ModelVersion.objects.lost():
-        _recover_version(version)
+        _recover(version, _mark_unreadable)
     for conversion in Conversion.objects.lost().select_related("version__model__team"):
         _recover_conversion(conversion)
     for measurement in Measurement.objects.lost().select_related("version__model__team"):
-        _recover_measurement(measurement)
+        _recover(measurement, _mark_unmeasured)
     for version in ModelVersion.objects.overdue()[:100]:
         dispatch(inspect_version, version)
     for conversion in Conversion.objects.overdue()[:100]:
@@ -170,6 +147,23 @@ def reconcile() -> None:
     for measurement in Measurement.objects.overdue()[:100]:
         dispatch(measure, measurement)
     _sweep()
+
+
+def _take(
+    rows: Any,
+    pk: int | uuid.UUID,
+    related: tuple[str, ...],
+    work: Callable[[Hold, Any, Path], None],
+    fail: Callable[..., None],
+) -> None:
+    """Claim one row and work on it; nothing where there is nothing to claim. ``related``: rows that are read with it.
+    ``fail`` is given how to publish, the row and the error."""
+    token = rows.claim(pk)
+    if token is None:
+        return
+    row = rows.select_related(*related).get(pk=pk)
+    hold = Hold(lambda: rows.held(pk, token))
+    _work(hold, lambda folder: work(hold, row, folder), lambda error: fail(hold.publish, row, error))
 
 
 def _work(hold: Hold, work: Callable[[Path], None], fail: Callable[[LarderError], None]) -> None:
@@ -418,36 +412,28 @@ def _limits() -> Limits:
     )
 
 
-def _recover_version(version: ModelVersion) -> None:
-    """Free an inspection whose worker is gone, or give it up after the last attempt."""
-    same = ModelVersion.objects.lost().filter(pk=version.pk, lease_token=version.lease_token)
-    if version.attempt < settings.MAX_ATTEMPTS:
-        same.update(**FREE, dispatched_at=None)
-    else:
-        with suppress(LostLease):
-            _mark_unreadable(Hold(lambda: same).publish, version, WorkerLost(attempts=version.attempt))
-
-
 def _recover_conversion(conversion: Conversion) -> None:
-    """Queue a conversion whose worker is gone again, or give it up after the last attempt."""
-    same = Conversion.objects.lost().filter(pk=conversion.pk, lease_token=conversion.lease_token)
+    """Cancel a conversion whose worker is gone where somebody asked for that; else as any other row."""
     if conversion.cancel_requested:
-        same.update(state=Conversion.State.CANCELED, finished_at=timezone.now(), **FREE)
-    elif conversion.attempt < settings.MAX_ATTEMPTS:
-        same.update(**QUEUED_AGAIN)
+        _still_lost(conversion).update(state=Conversion.State.CANCELED, finished_at=timezone.now(), **FREE)
     else:
-        with suppress(LostLease):
-            _fail(Hold(lambda: same).publish, conversion, WorkerLost(attempts=conversion.attempt))
+        _recover(conversion, _fail)
 
 
-def _recover_measurement(measurement: Measurement) -> None:
-    """Free a measurement whose worker is gone, or give it up after the last attempt."""
-    same = Measurement.objects.lost().filter(pk=measurement.pk, lease_token=measurement.lease_token)
-    if measurement.attempt < settings.MAX_ATTEMPTS:
-        same.update(**FREE, dispatched_at=None)
+def _recover(row: Conversion | ModelVersion | Measurement, fail: Callable[..., None]) -> None:
+    """Leave a row whose worker is gone to the next one, or give it up after the last attempt."""
+    same = _still_lost(row)
+    if row.attempt < settings.MAX_ATTEMPTS:
+        same.update(**(QUEUED_AGAIN if isinstance(row, Conversion) else {**FREE, "dispatched_at": None}))
     else:
         with suppress(LostLease):
-            _mark_unmeasured(Hold(lambda: same).publish, measurement, WorkerLost(attempts=measurement.attempt))
+            fail(Hold(lambda: same).publish, row, WorkerLost(attempts=row.attempt))
+
+
+def _still_lost(row: Conversion | ModelVersion | Measurement) -> Any:
+    """The row as long as its worker is silent and nobody else has taken it."""
+    rows: Any = type(row).objects
+    return rows.lost().filter(pk=row.pk, lease_token=row.lease_token)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from worker import formats
-from worker.errors import DiskFull, LarderError, NoResult
+from worker.errors import Canceled, DiskFull, LarderError, NoResult, OutOfMemory, SandboxMissing, TimedOut
 from worker.report import Finding
 from worker.sandbox.limits import Limits
 from worker.sandbox.pipes import parse
@@ -23,7 +23,10 @@ from worker.versions import versions
 
 Json = dict[str, Any]
 MIB = 1024 * 1024
+MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging them takes some times that
 MOST_SHOWN = 64 * MIB  # of what a job says about every weight; thousands take some
+STOPPED = (Canceled, SandboxMissing)  # nobody wants the answer, or no job can be asked: whatever is tried ends here
+OF_THE_JOB = (TimedOut, OutOfMemory, DiskFull)  # shortages, which say nothing about the file
 
 
 class Answer(Protocol):
