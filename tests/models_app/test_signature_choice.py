@@ -66,7 +66,7 @@ def test_it_works(as_bob: Client, several: ModelVersion) -> None:
     text = " ".join(as_bob.get(several.get_absolute_url()).content.decode().split())
     assert "serving_default, decode, measure" in text
     assert 'another name of <span class="mono">serving_default</span>' in text
-    assert '<td class="mono">t</td> <td class="mono">()</td> <td class="mono">string</td>' in text
+    assert '<th scope="row" class="mono">t</th> <td class="mono">()</td> <td class="mono">string</td>' in text
     assert 'name="tflite.signature"' in text
     as_bob.post(f"{several.get_absolute_url()}convert/", {"target": "onnx", "onnx.signature": "decode"})
     conversion = Conversion.objects.get()

@@ -146,7 +146,7 @@ def test_a_thinned_tensor_is_small_and_the_same_in_any_order(shape: tuple[int, .
     np.testing.assert_array_equal(thinned(array.T), thin.T)
 
 
-def test_two_hundred_tensors_of_one_shape_are_compared_quickly() -> None:
+def test_two_hundred_tensors_of_one_shape_are_told_apart() -> None:
     random = np.random.default_rng(1)
     many = [(f"block_{number}", random.normal(size=(32, 16)).astype("float32")) for number in range(200)]
     shuffled = [(f"t{number}", value.T) for number, (_, value) in enumerate(many)]
