@@ -101,8 +101,9 @@ def _check_whole(file: BinaryIO, stored: Stored) -> None:
     _known_whole[stored.sha256] = identity
 
 
-def too_large(size: int, limit: int, name: str) -> TooLarge:
-    return TooLarge(name=name, size=filesizeformat(size), limit=filesizeformat(limit), setting="LARDER_MAX_UPLOAD_MB")
+def too_large(size: int, limit: int, name: str, setting: str = "LARDER_MAX_UPLOAD_MB") -> TooLarge:
+    """The refusal of so many bytes, which names the setting that the limit comes from."""
+    return TooLarge(name=name, size=filesizeformat(size), limit=filesizeformat(limit), setting=setting)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def release(actor: Actor, artifact: Artifact, reason: str) -> None:
 
     Only the bytes that were published are let out: others would be found at the next download.
     """
-    stay = artifact.quarantines.filter(released_at__isnull=True).first()
+    stay = Quarantine.objects.open().filter(artifact=artifact).first()
     if stay is None:
         raise StateError(problem=NOT_IN)
     _check_whole(artifact)

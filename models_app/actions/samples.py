@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
-from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 
 from models_app import storage
 from models_app.actions.uploads import clean_name, refusals
 from models_app.models import Actor, ModelVersion, Samples, Tag, record
 from models_app.models.samples import samples_of
-from worker.errors import EmptyFile, StateError, TooLarge
+from worker.errors import EmptyFile, StateError
 
 if TYPE_CHECKING:
     File = UploadedFile[Any]
@@ -56,10 +55,8 @@ def remove_samples(actor: Actor, version: ModelVersion) -> None:
 
 def check_size(size: int, name: str) -> None:
     """Raise TooLarge for more than samples may take."""
-    limit = settings.MAX_SAMPLES_BYTES
-    if size > limit:
-        sizes = {"size": filesizeformat(size), "limit": filesizeformat(limit)}
-        raise TooLarge(name=name, **sizes, setting="LARDER_MAX_SAMPLES_MB")
+    if size > settings.MAX_SAMPLES_BYTES:
+        raise storage.too_large(size, settings.MAX_SAMPLES_BYTES, name, setting="LARDER_MAX_SAMPLES_MB")
 
 
 def _label(files: Sequence[File]) -> str:
@@ -84,14 +81,9 @@ def _packed(files: Sequence[File], target: Path) -> Path:
         for number, file in enumerate(files):
             inside = f"{number:05}-{PurePosixPath(clean_name(file.name or '')).name}"
             with package.open(zipfile.ZipInfo(inside), "w", force_zip64=True) as member:
-                for chunk in _chunks(file):
+                for chunk in file.chunks():
                     member.write(chunk)
     return target
-
-
-def _chunks(file: File) -> Iterator[bytes]:
-    file.seek(0)
-    return iter(lambda: file.read(storage.CHUNK_BYTES), b"")
 
 
 def _locked_current(version: ModelVersion) -> Samples | None:

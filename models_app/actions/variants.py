@@ -11,6 +11,7 @@ from models_app.models.measurements import can_be_measured, variants_of
 from models_app.models.samples import samples_of
 from worker import formats, tasks
 from worker.errors import StateError
+from worker.options import SIGNATURE
 
 TFLITE, PRECISION = "tflite", "precision"
 
@@ -43,7 +44,7 @@ def missing_precisions(version: ModelVersion) -> list[str]:
     was asked for: it would fail again."""
     samples = samples_of(version)
     same = Q(samples__sha256=samples.sha256) if samples else Q(samples=None)
-    asked = version.conversions.filter(same, target=TFLITE).exclude(options__has_key="signature")
+    asked = version.conversions.filter(same, target=TFLITE).exclude(options__has_key=SIGNATURE)
     asked = asked.filter(Q(options__keep_float="") | ~Q(options__has_key="keep_float"))  # those are no plain ones
     known = {str(each.options.get(PRECISION)) for each in asked.exclude(state=Conversion.State.CANCELED)}
     return [each for each in precisions() if each not in known]

@@ -17,6 +17,7 @@ from models_app.models.fields import PlainJSONField
 from models_app.models.leases import Leased, expired, new_lease, untold
 from models_app.models.quarantine import handed_out
 from worker import measuring
+from worker.options import SIGNATURE
 
 if TYPE_CHECKING:
     from models_app.models.teams import Team
@@ -104,7 +105,7 @@ def variants_of(version: ModelVersion) -> list[Pair]:
     """The files that are handed out: the uploaded one, and the latest of each format and options. Those of another
     signature than the usual one compute something else, and are no variants of it."""
     known = handed_out().filter(version=version)
-    made = version.conversions.filter(artifact__in=known).exclude(options__has_key="signature")
+    made = version.conversions.filter(artifact__in=known).exclude(options__has_key=SIGNATURE)
     made = made.select_related("artifact").order_by("requested_at")
     latest = {(each.target, json.dumps(each.options, sort_keys=True)): each for each in made}
     source: list[Pair] = [(each, None) for each in known.filter(origin=Artifact.Origin.UPLOADED)]

@@ -59,4 +59,4 @@ class Samples(models.Model):
 
 def samples_of(version: ModelVersion) -> Samples | None:
     """The current ones of the version."""
-    return version.samples.filter(ended_at__isnull=True).select_related("given_by").first()
+    return Samples.objects.current().filter(version=version).select_related("given_by").first()

@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from worker.formats import formats
-from worker.formats._format import Signature, TensorSpec
+from worker.formats._format import Signature, Summary, TensorSpec
 from worker.report import Severity, Verdict
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def shape(spec: TensorSpec) -> str:
 
 
 @register.filter
-def tensors(signature: Signature) -> list[tuple[str, TensorSpec]]:
-    """What a signature takes, then what it gives, each with which of both it is."""
-    return [*(("Input", spec) for spec in signature.inputs), *(("Output", spec) for spec in signature.outputs)]
+def tensors(interface: Signature | Summary) -> list[tuple[str, TensorSpec]]:
+    """What a signature, or a whole model, takes, then what it gives, each with which of both it is."""
+    return [*(("Input", spec) for spec in interface.inputs), *(("Output", spec) for spec in interface.outputs)]
 
 
 @register.filter

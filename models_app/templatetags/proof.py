@@ -22,8 +22,6 @@ CELLS: dict[str, tuple[str, str, str]] = {  # colour, icon, words
     "refused": ("warn", "warning", "Does not run"),
     "absent": ("", "none", "Not tried"),
 }
-
-
 SHOWN_LOSSES = 3  # layers that lose most, named beside the picture
 IN_WHOLE_NUMBERS = frozenset({"int8", "int16x8"})  # precisions of which layers may stay in float32
 
@@ -69,7 +67,7 @@ def drift(report: Report) -> dict[str, Any]:
     check = _named(report, "drift")
     layers = check.data.get("layers", ()) if check else ()
     first = check.data.get("first") if check else None
-    return {"check": check, "rows": [_layer(layer, first) for layer in layers]}
+    return {"rows": [_layer(layer, first) for layer in layers]}
 
 
 @register.simple_tag
@@ -89,7 +87,7 @@ def losing_layers(report: Report, options: Mapping[str, Any]) -> list[str]:
 def load_back(report: Report) -> dict[str, Any]:
     """The table of a report's ``load-back`` check; nothing where there is none."""
     check = _named(report, "load-back")
-    return {"check": check, "rows": [_cell(cell) for cell in check.data.get("cells", ())] if check else []}
+    return {"rows": [_cell(cell) for cell in check.data.get("cells", ())] if check else []}
 
 
 def _named(report: Report, name: str) -> Check | None:

@@ -112,7 +112,11 @@ def version_or_404(request: Request, team: str, model: str, number: int) -> Mode
 @require_safe
 def version(request: Request, team: str, model: str, number: int) -> HttpResponse:
     found = version_or_404(request, team, model, number)
-    context = _version_context(found) | {"may": may(request.user, found.team), "twins": _twins(request, found)}
+    context = _version_context(found) | {
+        "may": may(request.user, found.team),
+        "twins": _twins(request, found),
+        "most_twins": TWINS,
+    }
     return render(request, fragment_or_page(request, "catalog/_version.html", "catalog/version.html"), context)
 
 

@@ -20,6 +20,7 @@ from models_app.models import Conversion, ModelVersion, WorkerNode
 from models_app.views import access
 from models_app.views.access import Request, actor, may
 from models_app.views.catalog import fragment_or_page, version_or_404
+from models_app.views.errors import telling_refusals
 from models_app.views.reports import document, repeat
 from models_app.views.rows import SHARE_CHOICES, by_severity, file_row, format_of, labels
 from worker import routes
@@ -56,10 +57,8 @@ def convert(request: Request, team: str, model: str, number: int) -> HttpRespons
 
 def _request_one_of_several(request: Request, version: ModelVersion, target: str) -> None:
     """One impossible format does not keep the others from being asked for."""
-    try:
+    with telling_refusals(request):
         conversions.request_conversion(actor(request), version, target, _options(request, target))
-    except LarderError as error:
-        messages.error(request, error.message)
 
 
 def _options(request: Request, target: str) -> dict[str, str]:
@@ -109,7 +108,7 @@ def _context(conversion: Conversion) -> dict[str, Any]:
         "model": version.model,
         "version": version,
         "conversion": conversion,
-        "route": labels(_route(conversion, source.format)),
+        "route": labels(report.route if report else _planned_route(conversion, source.format)),
         "format": target,
         "renews": source.format == conversion.target,
         "approximate": target is not None and _is_approximate(target, conversion),
@@ -135,9 +134,7 @@ def _is_approximate(target: Format, conversion: Conversion) -> bool:
     return tolerance.rtol > target.tolerance.rtol or tolerance.atol > target.tolerance.atol
 
 
-def _route(conversion: Conversion, source: str) -> tuple[str, ...]:
-    if conversion.report:
-        return conversion.report.route
+def _planned_route(conversion: Conversion, source: str) -> tuple[str, ...]:
     try:
         summary = conversion.version.summary.of_signature(conversion.options.get(SIGNATURE, ""))
         return routes.find_route(source, conversion.target, summary)

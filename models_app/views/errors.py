@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.conf import settings
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied, TooManyFilesSent
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseServerError, JsonResponse
 from django.shortcuts import render
@@ -54,6 +56,15 @@ class ErrorPages:
         if isinstance(error, LarderError):
             return error_response(request, error.http_status, error.message, error.code)
         return None
+
+
+@contextmanager
+def telling_refusals(request: HttpRequest) -> Iterator[None]:
+    """Whatever LarderError ends the block, the person reads its sentence on the next page, and the view goes on."""
+    try:
+        yield
+    except LarderError as error:
+        messages.error(request, error.message)
 
 
 def error_response(request: HttpRequest, status: int, sentence: str, code: str) -> HttpResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
@@ -31,32 +32,38 @@ def stays(request: Request, pk: int) -> HttpResponse:
 
 @require_POST
 def release(request: Request, pk: int) -> HttpResponse:
-    artifact = _artifact_or_404(request, pk)
-    access.check(request, "release", artifact)
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        return _page(request, artifact, form, status=400)
-    quarantine.release(actor(request), artifact, form.cleaned_data["reason"])
-    if artifact.quarantine:
-        messages.warning(
-            request, f"{artifact} is released, but another file with the same bytes is still in quarantine."
-        )
-    else:
-        said = f"{artifact} is released: it can be downloaded and shared, and says that you released it."
-        messages.success(request, said)
-    return redirect("quarantine", pk)
+    return _with_reason(request, pk, "release", _release)
 
 
 @require_POST
 def again(request: Request, pk: int) -> HttpResponse:
+    return _with_reason(request, pk, "quarantine", _put_again)
+
+
+def _with_reason(request: Request, pk: int, action: str, do: Callable[[Request, Artifact, str], None]) -> HttpResponse:
+    """Do to the file what takes a written reason; without one, the form again."""
     artifact = _artifact_or_404(request, pk)
-    access.check(request, "quarantine", artifact)
+    access.check(request, action, artifact)
     form = ReasonForm(request.POST)
     if not form.is_valid():
         return _page(request, artifact, form, status=400)
-    quarantine.put_again(actor(request), artifact, form.cleaned_data["reason"])
-    messages.success(request, f"{artifact} is in quarantine again.")
+    do(request, artifact, form.cleaned_data["reason"])
     return redirect("quarantine", pk)
+
+
+def _release(request: Request, artifact: Artifact, reason: str) -> None:
+    quarantine.release(actor(request), artifact, reason)
+    if artifact.quarantine:
+        said = f"{artifact} is released, but another file with the same bytes is still in quarantine."
+        messages.warning(request, said)
+    else:
+        said = f"{artifact} is released: it can be downloaded and shared, and says that you released it."
+        messages.success(request, said)
+
+
+def _put_again(request: Request, artifact: Artifact, reason: str) -> None:
+    quarantine.put_again(actor(request), artifact, reason)
+    messages.success(request, f"{artifact} is in quarantine again.")
 
 
 def _page(request: Request, artifact: Artifact, form: ReasonForm, status: int = 200) -> HttpResponse:

@@ -16,8 +16,9 @@ from models_app.forms import SamplesForm
 from models_app.models import ModelVersion
 from models_app.views.access import Request, actor, check
 from models_app.views.catalog import version_or_404
+from models_app.views.errors import telling_refusals
 from models_app.views.uploads import FORM_BYTES, declared_length
-from worker.errors import LarderError, LengthRequired, UploadError
+from worker.errors import LengthRequired, UploadError
 
 
 @csrf_exempt  # what comes before the first byte of the body is checked first; the inner view asks for the token
@@ -25,25 +26,20 @@ from worker.errors import LarderError, LengthRequired, UploadError
 def give(request: Request, team: str, model: str, number: int) -> HttpResponse:
     version = version_or_404(request, team, model, number)
     check(request, "convert", version)
-    try:
+    with telling_refusals(request):
         _refuse_early(request, version)
-    except UploadError as refusal:
-        messages.error(request, refusal.message)
-        return _back(version)
-    request.upload_handlers = [TemporaryFileUploadHandler(request)]
-    return _give(request, version)
+        request.upload_handlers = [TemporaryFileUploadHandler(request)]
+        return _give(request, version)
+    return _back(version)
 
 
 @csrf_protect
 def _give(request: Request, version: ModelVersion) -> HttpResponse:
     form = SamplesForm(request.POST, request.FILES)
-    try:
+    with telling_refusals(request):
         if not form.is_valid():
             raise UploadError(reason="no file was chosen")
         given = samples.give_samples(actor(request), version, form.cleaned_data["files"])
-    except LarderError as error:
-        messages.error(request, error.message)
-    else:
         messages.success(request, f"Conversions from now on are compared on {given.name}.")
     return _back(version)
 
@@ -52,11 +48,8 @@ def _give(request: Request, version: ModelVersion) -> HttpResponse:
 def remove(request: Request, team: str, model: str, number: int) -> HttpResponse:
     version = version_or_404(request, team, model, number)
     check(request, "convert", version)
-    try:
+    with telling_refusals(request):
         samples.remove_samples(actor(request), version)
-    except LarderError as error:
-        messages.error(request, error.message)
-    else:
         messages.success(request, "Conversions from now on are compared on inputs that Larder makes up.")
     return _back(version)
 

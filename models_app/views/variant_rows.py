@@ -41,7 +41,7 @@ class VariantRow:
 def variants(version: ModelVersion, offers: Sequence[OfferRow]) -> dict[str, Any] | None:
     """The context of the section; None where there is nothing to compare, and nothing to ask for."""
     pairs = variants_of(version)
-    latest = version.measurements.select_related("asked_by").first()
+    latest = version.measurements.first()
     shown = version.measurements.filter(state=Measurement.State.DONE).select_related("asked_by").first()
     tflite = next((row for row in offers if row.format.slug == TFLITE and row.state != "impossible"), None)
     missing = missing_precisions(version) if tflite else []

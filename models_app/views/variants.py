@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.contrib import messages
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST, require_safe
@@ -12,8 +11,8 @@ from models_app.models import ModelVersion
 from models_app.views import access
 from models_app.views.access import Request, actor
 from models_app.views.catalog import version_or_404
+from models_app.views.errors import telling_refusals
 from models_app.views.variant_rows import document
-from worker.errors import LarderError
 
 
 @require_safe
@@ -26,10 +25,8 @@ def table(request: Request, team: str, model: str, number: int) -> HttpResponse:
 def measure(request: Request, team: str, model: str, number: int) -> HttpResponse:
     version = version_or_404(request, team, model, number)
     access.check(request, "convert", version)
-    try:
+    with telling_refusals(request):
         variants.request_measurement(actor(request), version)
-    except LarderError as error:
-        messages.error(request, error.message)
     return _back(version)
 
 
@@ -37,10 +34,8 @@ def measure(request: Request, team: str, model: str, number: int) -> HttpRespons
 def make(request: Request, team: str, model: str, number: int) -> HttpResponse:
     version = version_or_404(request, team, model, number)
     access.check(request, "convert", version)
-    try:
+    with telling_refusals(request):
         variants.request_missing_precisions(actor(request), version)
-    except LarderError as error:
-        messages.error(request, error.message)
     return _back(version)
 
 
