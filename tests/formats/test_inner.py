@@ -112,8 +112,12 @@ def test_weights_beside_the_graph_are_found(made_file: Callable[[str, str], Path
     hop = Hop(tmp_path, {"external_data": True})
     onnx.from_saved_model(made_file("dense", "saved_model"), tmp_path / "m.zip", hop)
     assert zipfile.is_zipfile(tmp_path / "m.zip")
-    (tmp_path / "open").mkdir()
-    assert "probs" in inner_of(models.load("onnx", tmp_path / "m.zip", tmp_path / "open"))
+    folder = tmp_path / "open"
+    folder.mkdir()
+    loaded = models.load("onnx", tmp_path / "m.zip", folder)
+    unpacked = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert "probs" in inner_of(loaded)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == unpacked
 
 
 # Bounds

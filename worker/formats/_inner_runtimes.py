@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     Named = Iterator[tuple[str, np.ndarray]]
 
 FLOATING = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
-BESIDE = "inner.onnx"
 
 
 # ONNX -------------------------------------------------------------------------------------------------------------
@@ -27,7 +26,7 @@ def of_onnx(file: Path, given: Arrays) -> Named:
     """The graph read once more, with what its nodes compute as further outputs."""
     model = _onnx_file.read(file)
     wanted = _add_outputs(model.graph)
-    session = _onnx_file.session(_opened(model, file))
+    session = _onnx_file.session_beside(file, model, model.SerializeToString())
     types = {item.name: item.type for item in session.get_outputs()}
     names = [name for name in wanted if types.get(name) in FLOATING]
     shown = few(names, [_plain(name) for name in names])
@@ -48,16 +47,6 @@ def _add_outputs(graph: Any) -> list[str]:
         if name not in there:
             graph.output.add(name=name)  # of which type, ONNX Runtime finds out
     return wanted
-
-
-def _opened(model: Any, file: Path) -> bytes | str:
-    """What ONNX Runtime opens: weights in files of their own are looked for beside the graph, which an archive was
-    unpacked to."""
-    if next(_onnx_file._external(model), None) is None:
-        return bytes(model.SerializeToString())
-    beside = file.with_name(BESIDE)
-    beside.write_bytes(model.SerializeToString())
-    return str(beside)
 
 
 # TensorFlow Lite --------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ An archive with one .onnx file holds its weights beside the graph. Nothing outsi
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,17 @@ def session(model: bytes | str, optimise: bool = True) -> Any:
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def session_beside(file: Path, model: Any, changed: bytes) -> Any:
+    """``changed``, made of the file's model: of the bytes alone, or in its folder where weights lie that the file does
+    not hold itself."""
+    if next(_external(model), None) is None:
+        return session(changed)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=SUFFIX) as beside:  # no name that the archive has already
+        beside.write(changed)
+        beside.flush()
+        return session(beside.name)
 
 
 def open_session(file: Path, model: Any) -> Any:

@@ -29,7 +29,8 @@ def with_variables(loaded: Loaded, file: Path) -> Loaded:
         model = _onnx_file.read(file)
         needed = _needed(model.graph)
         stored = {item.name: item for item in _opened_up(model) if item.name in needed and not is_fill(item.name)}
-        session = _session(file, model)
+        edged = _onnx_file.with_single_edges(model) or model.SerializeToString()
+        session = _onnx_file.session_beside(file, model, edged)
         changed: Arrays = {}
         return _running(loaded, session, changed), [_variable(item, changed, file) for item in stored.values()]
 
@@ -76,19 +77,6 @@ def _take_constants(graph: Any) -> None:
             tensor.CopyFrom(node.attribute[0].t)
             tensor.name = node.output[0]
             del graph.node[place]
-
-
-def _session(file: Path, model: Any) -> Any:
-    """Of the bytes alone; beside the file, in its folder, where weights are that it does not hold itself."""
-    changed = _onnx_file.with_single_edges(model) or model.SerializeToString()
-    if not any(item.external_data for item in _onnx_file.tensors(model)):
-        return _onnx_file.session(changed)
-    beside = file.with_name(f"{file.stem}-changeable{_onnx_file.SUFFIX}")
-    beside.write_bytes(changed)
-    try:
-        return _onnx_file.session(str(beside))
-    finally:
-        beside.unlink()
 
 
 def _running(loaded: Loaded, session: Any, changed: Arrays) -> Callable[[Arrays], Arrays]:
