@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.formats._draws import LARGE_ROW, size_of, smallest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 NOISE = 0.01  # of a tensor's root mean square
 LEAST_SECONDS, LEAST_TENSORS = 0.5, 8
-TOLD_TENSORS = 3  # where nothing hangs on what is found
+TOLD_TENSORS, TOLD_SECONDS = 3, 0.2  # at most, where nothing hangs on what is found
 MOST_DRAWS = 5  # on which a fault is looked for before it counts as not seen; the smallest ones
 GIVEN_UP = 12  # faults that a draw may fail to show before it is left out
 CLEARLY = 5e-2  # moved so far that nobody asks for more, where the caller does not say what is enough
@@ -93,31 +93,32 @@ def _moved(before: Array, after: Array) -> float:
 
 
 def try_faults(
-    loaded: Loaded,
-    draws: Sequence[Arrays],
-    seed: int,
-    seconds: float,
-    *,
-    enough: float = CLEARLY,
-    least: int = LEAST_TENSORS,
+    loaded: Loaded, draws: Sequence[Arrays], seed: int, seconds: float, *, enough: float = CLEARLY
 ) -> list[Json]:
-    """``[{layer, tensor, count, moved, moved_gross}]`` for as many weight tensors as the time allows, ``least`` at
-    least, in an order that the seed shuffles: so they are a fair sample of ``loaded.variables()``.
+    """``[{layer, tensor, count, moved, moved_gross}]`` for as many weight tensors as the time allows, ``LEAST_TENSORS``
+    at least, in an order that the seed shuffles: so they are a fair sample of ``loaded.variables()``.
 
     ``moved_gross`` is None where the small fault showed. A fault that moves an output by
     ``enough`` is not tried on further draws, so what is said of it is a lower bound."""
     variables = loaded.variables()
-    if not variables:
-        return []
-    trial = _Trial(loaded.run, _smallest(draws), enough)
-    rows = []
-    for place in _until(_shuffled(len(variables), seed), max(seconds, LEAST_SECONDS), least):
-        rows.append(_row(trial, variables[place], [seed, place]))
-    return rows
+    tried = [_Draw(draws[place]) for place in smallest(draws, MOST_DRAWS)]
+    places = _until(_shuffled(len(variables), seed), max(seconds, LEAST_SECONDS), LEAST_TENSORS)
+    return _rows(_Trial(loaded.run, enough, tried), variables, places, seed)
 
 
-def _smallest(draws: Sequence[Arrays]) -> list[Arrays]:
-    return [draws[number] for number in smallest(draws, MOST_DRAWS)]
+def tell_faults(
+    loaded: Loaded, draws: Sequence[Arrays], answers: Sequence[Arrays], seed: int, enough: float
+) -> list[Json]:
+    """The same where nothing hangs on it: of a few tensors, of fewer where the model is slow. ``answers`` are what it
+    said to the draws."""
+    variables = loaded.variables()
+    tried = [_Draw(draws[place], answers[place]) for place in smallest(draws, MOST_DRAWS)]
+    places = _until(_shuffled(len(variables), seed)[:TOLD_TENSORS], TOLD_SECONDS, 1)
+    return _rows(_Trial(loaded.run, enough, tried), variables, places, seed)
+
+
+def _rows(trial: _Trial, variables: Sequence[Variable], places: Iterable[int], seed: int) -> list[Json]:
+    return [_row(trial, variables[place], [seed, place]) for place in places]
 
 
 def _shuffled(count: int, seed: int) -> list[int]:
@@ -180,12 +181,8 @@ class _Trial:
     for: the first draw shows nearly every fault that shows at all."""
 
     run: Callable[[Arrays], Arrays]
-    draws: Sequence[Arrays]
     enough: float
-    tried: list[_Draw] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.tried = [_Draw(draw) for draw in self.draws]
+    tried: list[_Draw]
 
     def moved_by(self, variable: Variable, value: Array, wrong: Array) -> float:
         """How far the outputs move with ``wrong`` in the variable, which has ``value`` again afterwards."""
@@ -249,9 +246,10 @@ def better_draws(
         unseen = [row for row in found.rows if all((row[key] or 0.0) < enough for key in search.keys)]
         if len(unseen) <= (1 - BAR) * len(rows) or search.is_over():
             break
-        if shown := search.shown_by(draw, unseen):
+        answer = _finite_answer(loaded, draw)
+        if answer and (shown := search.shown_by(draw, answer, unseen)):
             found.draws.append(draw)
-            found.answers.append(loaded.run(draw))
+            found.answers.append(answer)
             key = search.keys[-1]
             found.rows[:] = [{**row, key: shown.get(row["tensor"], row[key])} for row in found.rows]
     return found
@@ -269,11 +267,10 @@ class _Search:
     def is_over(self) -> bool:
         return time.monotonic() > self.end
 
-    def shown_by(self, draw: Arrays, unseen: Sequence[Json]) -> dict[str, float]:
-        """How far the draw moves with those faults that it shows. It is given up where it shows none of the first."""
-        if not _is_answered(self.loaded, draw):
-            return {}
-        trial = _Trial(self.loaded.run, [draw], self.enough)
+    def shown_by(self, draw: Arrays, answer: Arrays, unseen: Sequence[Json]) -> dict[str, float]:
+        """How far the answer moves with those faults that the draw shows. It is given up where it shows none of the
+        first."""
+        trial = _Trial(self.loaded.run, self.enough, [_Draw(draw, answer)])
         shown: dict[str, float] = {}
         for number, row in enumerate(unseen):
             if self.is_over() or (number >= FIRST and not shown):
@@ -287,15 +284,16 @@ class _Search:
         return trial.moved_by(variable, value, self.fault(value, [self.seed, value.size]))
 
 
-def _is_answered(loaded: Loaded, draw: Arrays) -> bool:
-    """Is there an answer, and is it finite?"""
+def _finite_answer(loaded: Loaded, draw: Arrays) -> Arrays | None:
+    """The answer, where there is one and it is finite."""
     import numpy as np
 
     try:
         answer = loaded.run(draw)
     except Exception:  # values that the model does not take
-        return False
-    return all(np.isfinite(array).all() for array in answer.values() if array.dtype.kind in "fc")
+        return None
+    finite = all(np.isfinite(array).all() for array in answer.values() if array.dtype.kind in "fc")
+    return answer if finite else None
 
 
 def _candidates(inputs: Sequence[TensorSpec], draws: Sequence[Arrays], seed: int) -> Iterator[Arrays]:
@@ -304,7 +302,8 @@ def _candidates(inputs: Sequence[TensorSpec], draws: Sequence[Arrays], seed: int
 
     images = [spec.name for spec in inputs if _is_image(spec)]
     floating = [spec.name for spec in inputs if "float" in spec.dtype and not spec.limit]
-    first = next((draw for draw in _smallest(draws) if any(draw[name].any() for name in floating)), None)
+    small = (draws[place] for place in smallest(draws, MOST_DRAWS))
+    first = next((draw for draw in small if any(draw[name].any() for name in floating)), None)
     if first is None:
         return
     if images:

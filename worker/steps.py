@@ -320,7 +320,7 @@ def _challenge(
     enough, gross = 4 * float(wanted["allowed"]), bool(wanted["gross"])
     with translated("Trying out faults", otherwise=ModelError):
         if not wanted["decisive"]:
-            rows = faults.try_faults(loaded, draws, wanted["seed"], 0, enough=enough, least=faults.TOLD_TENSORS)
+            rows = faults.tell_faults(loaded, draws, answers, wanted["seed"], enough)
             return {"unsteady": "", "faults": rows, "variables": len(loaded.variables())}
         rows = faults.try_faults(loaded, draws, wanted["seed"], seconds, enough=enough)
         better = faults.better_draws(loaded, draws, rows, wanted["seed"], seconds / 2, enough=enough, gross=gross)

@@ -295,8 +295,8 @@ def test_inputs_follow_the_signature(guess: Guess) -> None:
         TensorSpec("unknown", None, "float32"),
     )
     draws = make_inputs(specs, 1, guess)
-    large = guess.size == 224  # rows of which the later draws hold one
-    assert [draw["image"].shape[0] for draw in draws] == [1, 3, 1, 1] if large else [batch for _, batch in DRAWS]
+    large = guess.size == 224  # rows of which the second draw holds two and the later ones one
+    assert [draw["image"].shape[0] for draw in draws] == [1, 2, 1, 1] if large else [batch for _, batch in DRAWS]
     assert all(draw["token"].min() >= 0 and draw["token"].max() < 5 for draw in draws)
     assert all(draw["count"].max() < guess.high for draw in draws)
     assert [draws[0][spec.name].dtype.kind for spec in specs] == list("fiiuSbffcf")

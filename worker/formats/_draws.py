@@ -58,8 +58,8 @@ GUESSES = (
 )
 DRAWS = (("normal", 1), ("normal", 3), ("uniform", 3), ("zeros", 3))  # (kind, batch)
 OTHER_SIZE = 0  # the draw in which free dimensions have their second size
-LARGE_ROW = 100_000  # values; of rows as large as a photograph's, the later draws hold one
-BOTH_BATCHES = 2  # the first draws, which show one row and several
+LARGE_ROW = 100_000  # values, as a photograph has
+BOTH_BATCHES = 2  # the first draws, which show one row and several: of large rows two, and one in the later draws
 INSIDE = 1  # the draws from this one on stay near what the layers imply
 WORDS = ("the", "cat", "ate", "a red apple", "", "unseen-word", "42", "Üñïçødé", "the cat ate the red apple")
 EVERY_BYTE = 10  # ``Guess.high`` from which on bytes are drawn from all that there are
@@ -86,10 +86,11 @@ def make_inputs(
             draws.append(_rows_like(specs, like, rng, kind, batch))
         else:
             draw = _Draw(rng, kind, batch, guess, number == OTHER_SIZE, number >= INSIDE)
-            few = number >= BOTH_BATCHES and draw.row_size(specs) > LARGE_ROW
-            if few and brief:
-                break
-            draws.append((dataclasses.replace(draw, batch=1) if few else draw).of(specs))
+            if draw.row_size(specs) > LARGE_ROW:
+                if brief and number >= BOTH_BATCHES:
+                    break
+                draw = dataclasses.replace(draw, batch=min(batch, 1 if number >= BOTH_BATCHES else 2))
+            draws.append(draw.of(specs))
     return draws
 
 

@@ -49,6 +49,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",  # there is a job for every core, and one thread sums in the same order each time
+    "TF_NUM_INTEROP_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "-1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TF_ENABLE_ONEDNN_OPTS": "0",  # other kernels round otherwise on other processors
