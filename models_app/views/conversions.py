@@ -172,4 +172,4 @@ def _poll_seconds(conversion: Conversion) -> float:
     if conversion.is_final:
         return 0
     elapsed = _elapsed(conversion)
-    return 0.5 if elapsed < 10 else 1 if elapsed < 60 else 5
+    return 0.25 if elapsed < 5 else 1 if elapsed < 60 else 5

@@ -67,7 +67,7 @@ def test_queued(as_vera: Client, conversion: Conversion) -> None:
     )
     Conversion.objects.exclude(pk=conversion.pk).update(requested_at=timezone.now() - timedelta(minutes=1))
     context = shown(as_vera, conversion)
-    assert (context["position"], context["poll_seconds"]) == (1, 0.5)
+    assert (context["position"], context["poll_seconds"]) == (1, 0.25)
     assert context["route"] == ["Keras", "HDF5"] or context["route"][0] == "Keras"
     assert [(step.text, step.state) for step in context["steps"]] == [("Queued", "current")]
 
@@ -78,7 +78,7 @@ def test_running(as_vera: Client, conversion: Conversion) -> None:
     assert [step.state for step in context["steps"]] == ["done", "done", "current"]
 
 
-@pytest.mark.parametrize(("minutes", "seconds"), [(0, 0.5), (0.5, 1), (5, 5)])
+@pytest.mark.parametrize(("minutes", "seconds"), [(0, 0.25), (0.5, 1), (5, 5)])
 def test_polls_less_often_with_time(as_vera: Client, conversion: Conversion, minutes: float, seconds: float) -> None:
     asked = timezone.now() - timedelta(minutes=minutes)
     assert shown(as_vera, conversion, requested_at=asked)["poll_seconds"] == seconds
