@@ -28,6 +28,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from bench._table import conclude, show
+from bench.click import wait_for_download
 from tests.browser import CHROMIUM_ARGUMENTS, find_chromium, sign_in
 from tests.stack import Stack
 
@@ -187,8 +188,7 @@ def time_server(case: Case, folder: Path, page: Page) -> float:
     page.locator(f"#to-{case.target}").check()
     started = time.perf_counter()
     page.get_by_role("button", name="Convert selected").click()
-    page.wait_for_url("**/conversions/**")
-    page.get_by_role("link", name="Download").first.wait_for(timeout=600_000)
+    wait_for_download(page)
     return time.perf_counter() - started
 
 
