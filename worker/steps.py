@@ -6,6 +6,7 @@ folder. What the libraries raise becomes a LarderError on the way out.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import time
@@ -35,6 +36,7 @@ LARGE_PARTS = ("weights", "prints", "faults")
 Digest = tuple[str, list[int], str, str]  # dtype, shape, sha256, name
 FAULTS_SHARE = 0.2  # of the time of a conversion, for trying out whether faults would show
 COMPARING_SECONDS = 5.0  # for the same where nothing is converted
+LARGE_FILE = 64 * 1024 * 1024
 STEADY = 1e-4  # relative: two runs of one model on one machine differ by the order of sums alone
 
 
@@ -84,8 +86,16 @@ def convert(arguments: Json, progress: Progress) -> Json:
     with translated(f"Converting {source.label} to {goal.label}", path.name):
         routes.converter(source.slug, goal.slug).run(path, target, hop)
     seconds = FAULTS_SHARE * (time.monotonic() - started)
+    _let_go(path)
     probe = _probe(path, source, arguments, progress, seconds) if arguments.get("probe") else None
     return {"findings": _plain_findings(hop.findings), "probe": probe}
+
+
+def _let_go(path: Path) -> None:
+    """What a conversion leaves behind goes away with the next collection. A large model's is worth one before the
+    source is run, for a job has only so much memory."""
+    if path.stat().st_size > LARGE_FILE:
+        gc.collect()
 
 
 def probe(arguments: Json, progress: Progress) -> Json:
