@@ -12,8 +12,8 @@ import pytest
 
 from tests.formats.models import MODELS, assert_same, inputs_of, load, stir, write
 from worker import intake
-from worker.errors import CorruptFile, IncompleteModel, UnsafeContent, UnsupportedOperation
-from worker.formats import _onnx_outline, get, matches
+from worker.errors import ConverterFailed, CorruptFile, IncompleteModel, UnsafeContent, UnsupportedOperation
+from worker.formats import _onnx_outline, _onnx_write, get, matches
 from worker.formats._format import Hop, Sample
 
 ONNX = get("onnx")
@@ -102,6 +102,24 @@ def test_one_tensor_may_be_several_outputs_and_an_input(tmp_path: Path) -> None:
 def test_statistics_do_not_become_inputs(made_file: Made, tmp_path: Path) -> None:
     result, _ = convert(made_file("dense", "saved_model"), tmp_path)
     assert [item.name for item in ONNX.inspect(result, tmp_path).inputs] == ["features"]
+
+
+def test_a_result_with_inputs_of_its_own_is_refused(
+    made_file: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tf2onnx makes by itself of a Normalization: its mean and variance are inputs that somebody has to feed."""
+    import keras
+    import tensorflow as tf
+    from tf2onnx.convert import from_function
+
+    model = keras.saving.load_model(made_file("dense", "keras"))
+    taken = [tf.TensorSpec((None, 6), tf.float32, name="features")]
+    leaky, _ = from_function(tf.function(lambda features: {"probs": model(features)}), taken, opset=18)
+    assert len(leaky.graph.input) == 3
+    monkeypatch.setattr(_onnx_write, "_run_tf2onnx", lambda source, opset: leaky)
+    with pytest.raises(ConverterFailed):
+        convert(made_file("dense", "saved_model"), tmp_path)
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_large_weights_never_pass_through_tf2onnx(tmp_path: Path) -> None:

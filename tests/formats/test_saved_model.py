@@ -150,17 +150,32 @@ def test_names_that_no_signature_takes_are_changed_and_told(tmp_path: Path) -> N
     assert [spec.name for spec in load("saved_model", result, tmp_path / "c").inputs] == ["my_input_1"]
 
 
-def test_inputs_without_order_are_numbered_ones_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["its function is kept", "its function is not kept"])
+def test_inputs_without_order_are_numbered_ones_in_order(kept: bool, tmp_path: Path) -> None:
     """A signature's map has no order: two inputs of one shape fed the wrong way round would raise nothing."""
     import tensorflow as tf
 
     names = ["inputs", *(f"inputs_{number}" for number in range(1, 12))]
-    module = tf.Module()
     specs = [tf.TensorSpec((None,), tf.float32, name=name) for name in names]
-    module.serve = tf.function(lambda *values: {"first": values[0]}, input_signature=specs)
+    module, serve = tf.Module(), tf.function(lambda *values: {"first": values[0]}, input_signature=specs)
+    if kept:
+        module.serve = serve
+    tf.saved_model.save(module, str(tmp_path / "sm"), signatures=serve)
+    path = pack_folder(tmp_path / "sm", tmp_path / "sm.zip")
+    assert [spec.name for spec in load("saved_model", path, tmp_path / "a").inputs] == names
+    assert [spec.name for spec in formats.get("saved_model").inspect(path, tmp_path / "b").inputs] == names
+
+
+def test_inputs_are_in_the_order_of_the_arguments(tmp_path: Path) -> None:
+    """Whatever their names are, where the function behind the signature tells it."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    specs = [tf.TensorSpec((None,), tf.float32, name=name) for name in ("omega", "alpha")]
+    module.serve = tf.function(lambda omega, alpha: {"less": omega - alpha}, input_signature=specs)
     tf.saved_model.save(module, str(tmp_path / "sm"), signatures=module.serve)
     loaded = load("saved_model", pack_folder(tmp_path / "sm", tmp_path / "sm.zip"), tmp_path / "a")
-    assert [spec.name for spec in loaded.inputs] == names
+    assert [spec.name for spec in loaded.inputs] == ["omega", "alpha"]
 
 
 def counter(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,9 @@ import pytest
 from tests.formats.models import load, pack
 from worker import archive, intake
 from worker.errors import ConverterFailed, CorruptFile, NotRunnable, UnsupportedOperation
-from worker.formats import _frozen, get, matches
+from worker.formats import _frozen, _tflite_run, _tflite_write, get, matches
 from worker.formats._draws import GUESSES, make_inputs
 from worker.formats._format import Hop, Loaded, Sample
-from worker.formats._tflite_file import check_constant
 from worker.verify import measure
 
 TFLITE, SAVED_MODEL = get("tflite"), get("saved_model")
@@ -209,7 +209,7 @@ def test_what_only_tensorflow_has_needs_flex_and_is_not_run(tmp_path: Path) -> N
         load("tflite", result, tmp_path)
 
 
-def test_variables_without_values_are_never_let_through(tmp_path: Path) -> None:
+def test_variables_without_values_are_never_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the converter makes by itself of a model of Keras 3: it reads memory that nobody set, and says nothing."""
     import keras
     import tensorflow as tf
@@ -217,8 +217,26 @@ def test_variables_without_values_are_never_let_through(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
     tf.saved_model.save(model, str(tmp_path / "sm"))
     content = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "sm")).convert()
+    monkeypatch.setattr(_tflite_write._Job, "convert", lambda job: content)
     with pytest.raises(ConverterFailed, match="READ_VARIABLE"):
-        check_constant(content)
+        convert(export(model, tmp_path), tmp_path)
+    assert not (tmp_path / "model.tflite").exists()
+
+
+def test_a_result_that_answers_differently_each_time_is_refused(
+    made_file: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that reads memory which nobody set: by luck the first answer may be right."""
+    opened = _tflite_run.load
+    noise = iter((0.0, 1e-3))
+
+    def unsteady(path: Path) -> Loaded:
+        loaded, further = opened(path), np.float32(next(noise))
+        return replace(loaded, run=lambda draw: {name: value + further for name, value in loaded.run(draw).items()})
+
+    monkeypatch.setattr(_tflite_run, "load", unsteady)
+    with pytest.raises(ConverterFailed, match="two runs of the result"):
+        convert(made_file("dense", "saved_model"), tmp_path)
 
 
 def test_activations_with_gradients_of_their_own(tmp_path: Path) -> None:
