@@ -236,6 +236,11 @@ class SandboxError(ConversionError):
 
     code = "sandbox-failed"
 
+    @property
+    def message(self) -> str:
+        """The sentence; behind it what the job was doing and what to try, where a conversion knows (``during``)."""
+        return " ".join(filter(None, [super().message, str(self.details.get("during") or "")]))
+
 
 class SandboxMissing(SandboxError):
     """Jobs are refused, because this machine cannot contain them: {missing}. `manage.py check_sandbox` tells more."""
@@ -269,7 +274,8 @@ class Forbidden(SandboxError):
 
 
 class Crashed(SandboxError):
-    """The library that was reading the model crashed ({signal}). The worker is unharmed; the file may be damaged."""
+    """The library that was working on the model crashed ({signal}). The worker is unharmed; the file may be damaged, or
+    hold what that library cannot take."""
 
     code = "crashed"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import formats, routes, signatures
+from worker.advice import naming_the_step
 from worker.errors import BadOption, LarderError, from_json
 from worker.formats._format import Option, Summary
 from worker.formats._likeness import Likeness
@@ -173,9 +174,13 @@ def _hop(proof: Proof, number: int, path: Path, before: str, after: str) -> Path
     chosen = {"options": proof.options if last else {}, "signature": proof.source.signature}
     wishes = {**chosen, "samples": text(work.samples), "seed": work.seed}
     probe = proof.request() if first and not proof.shown else None
-    with calling(folder / link_name(before), proof.source.name if first else ""):
+    said: list[str] = []
+    with (
+        calling(folder / link_name(before), proof.source.name if first else ""),
+        naming_the_step(formats.get(before), formats.get(after), said),
+    ):
         read = [path, *filter(None, [work.samples])]
-        answer = work.job("convert", arguments | wishes | {"probe": probe}, read, folder)
+        answer = work.job("convert", arguments | wishes | {"probe": probe}, read, folder, said.append)
     with sense():
         work.add(findings_from_json(answer["findings"]))
         if probe:

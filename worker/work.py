@@ -76,8 +76,13 @@ class Work:
     findings: list[Finding] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def job(self, step: str, arguments: Json, read: Sequence[Path], folder: Path) -> Json:
-        """The answer of one job that may read these files and write below ``folder``; its scratch space goes."""
+    def job(
+        self, step: str, arguments: Json, read: Sequence[Path], folder: Path, said: Callable[[str], None] = unheard
+    ) -> Json:
+        """The answer of one job that may read these files and write below ``folder``; its scratch space goes.
+
+        ``said`` is called with what the job says that it is doing.
+        """
         try:
             return self.zygote.run(
                 step,
@@ -86,6 +91,7 @@ class Work:
                 folder=folder,
                 limits=self.limits,
                 canceled=self.canceled,
+                progress=said,
             ).value
         finally:
             shutil.rmtree(folder / "scratch", ignore_errors=True)

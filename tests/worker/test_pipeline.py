@@ -20,13 +20,16 @@ from worker.errors import (
     BadOption,
     BadSamples,
     Canceled,
+    Crashed,
     CustomCode,
     DiskFull,
     LarderError,
     ModelError,
     NoResult,
+    OutOfMemory,
     TimedOut,
     WeightsMismatch,
+    from_json,
 )
 from worker.formats._format import Converter, LayerRow, Tolerance
 from worker.pipeline import Result, Source
@@ -295,6 +298,50 @@ class Failing(LocalJobs):
 def test_running_out_of_time_says_nothing_about_the_result(tmp_path: Path) -> None:
     with pytest.raises(TimedOut):
         convert(tmp_path, "b", Failing(TimedOut(seconds=1, kind="wall")))
+
+
+class Ending(LocalJobs):
+    """A job that converts to one format says what it does, and ends there."""
+
+    def __init__(self, target: str, error: LarderError, *said: str) -> None:
+        super().__init__()
+        self.target, self.error, self.said = target, error, said
+
+    def run(self, step: str, arguments: dict[str, Any], **more: Any) -> Any:
+        if step == "convert" and arguments["target_format"] == self.target:
+            for text in self.said:
+                more["progress"](text)
+            raise self.error
+        return super().run(step, arguments, **more)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (Crashed(signal="SIGSEGV"), "leave layers out of the model"),
+        (NoResult(status=1), "leave layers out of the model"),
+        (TimedOut(seconds=1, kind="wall-clock"), "raise LARDER_JOB_SECONDS"),
+        (OutOfMemory(limit="1 GiB"), "raise LARDER_JOB_MEMORY_MB"),
+        (DiskFull(limit="1 GiB"), "raise LARDER_JOB_DISK_MB"),
+    ],
+    ids=lambda value: getattr(value, "code", ""),
+)
+def test_a_step_that_ends_in_the_middle_is_named_with_what_to_try(
+    tmp_path: Path, error: LarderError, advice: str
+) -> None:
+    error.add_note("the end of the log")
+    with pytest.raises(type(error)) as caught:
+        convert(tmp_path, "loose", Ending("c", error, "converting B to C"))
+    assert f"{error.message} It was converting B to C. Ask for another format" in caught.value.message
+    assert advice in caught.value.message
+    assert caught.value.__notes__ == ["the end of the log"]
+    assert from_json(caught.value.to_json()).message == caught.value.message
+
+
+def test_a_source_that_ends_its_job_is_not_taken_for_the_converter(tmp_path: Path) -> None:
+    jobs = Ending("b", Crashed(signal="SIGSEGV"), "converting A to B", "running the source")
+    with pytest.raises(Crashed, match="It was converting A to B, while running the source"):
+        convert(tmp_path, "b", jobs)
 
 
 def test_a_result_that_crashes_differs(tmp_path: Path) -> None:
