@@ -91,6 +91,14 @@ def slashes(keras: Any) -> Any:
     return keras.Model(x, keras.layers.Dense(2, name="block/out")(keras.layers.Dense(3, name="block/in")(x)))
 
 
+def same_names(keras: Any) -> Any:
+    """Layers of one name and one shape at three places of the model."""
+    layers = keras.layers
+    one, two = (keras.Sequential([layers.Dense(4, name="d", input_shape=(4,))], name=name) for name in ("one", "two"))
+    x = keras.Input((4,), name="x")
+    return keras.Model(x, layers.Dense(4, name="d")(two(layers.Activation("tanh")(one(x)))))
+
+
 def dictionaries(keras: Any) -> Any:
     layers = keras.layers
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
@@ -98,7 +106,7 @@ def dictionaries(keras: Any) -> Any:
 
 
 KINDS = [nested_and_shared, two_outputs_inside, encoder_decoder, cells, time_distributed, attention]
-KINDS += [operations, convolutions, slashes, dictionaries]
+KINDS += [operations, convolutions, slashes, dictionaries, same_names]
 
 
 @pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)
@@ -127,6 +135,19 @@ def test_a_sequential_of_the_time_when_it_was_a_bare_list() -> None:
     rebuilt = rebuild(sequential(dense))
     assert rebuilt.model.inputs[0].shape == (None, 3)
     assert rebuilt.model.inputs[0].name == "d_input"
+
+
+def test_names_with_a_slash_are_changed_and_told() -> None:
+    """Also that of the input, which a stack is given after its first layer."""
+    dense = {"class_name": "Dense", "config": {"name": "block/d", "units": 2, "batch_input_shape": [None, 3]}}
+    stack = rebuild(sequential(dense))
+    assert [tensor.name for tensor in stack.model.inputs] == ["block_d_input"]
+    told = [(finding.data["name"], finding.data["new"]) for finding in stack.findings if finding.code == "renamed"]
+    assert told == [("block/d", "block_d"), ("block/d_input", "block_d_input")]
+    given = {"class_name": "InputLayer", "config": {"name": "in/x", "batch_input_shape": [None, 3]}}
+    stack = rebuild(sequential(given, {"class_name": "Dense", "config": {"name": "d", "units": 2}}))
+    assert [tensor.name for tensor in stack.model.inputs] == ["in_x"]
+    assert [finding.data["new"] for finding in stack.findings if finding.code == "renamed"] == ["in_x"]
 
 
 def test_layers_that_do_not_fit_are_named() -> None:

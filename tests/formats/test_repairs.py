@@ -54,6 +54,25 @@ def test_arguments_that_would_change_the_model_are_refused_by_name(kind: str, ar
         repaired(kind, **{argument: value})
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "code"),
+    [
+        ("GRU", {"units": 2}, "repaired-reset-after"),
+        ("CuDNNLSTM", {"units": 2}, "repaired-cudnn"),
+        ("Attention", {"causal": True}, "repaired-causal-attention"),
+        ("Dense", {"output_dim": 2}, "repaired-keras-1"),
+        ("Merge", {"mode": "mul"}, "repaired-merge"),
+        ("BatchNormalization", {"axis": [3]}, "repaired-axis"),
+        ("LeakyReLU", {"alpha": 0.3}, "repaired-renamed-argument"),
+        ("BatchNormalizationV1", {}, "repaired-class"),
+        ("ThresholdedReLU", {"theta": 0.4}, "repaired-thresholded-relu"),
+        ("Dense", {"dtype": {"class_name": "Policy", "config": {"name": "mixed_float16"}}}, "repaired-dtype-policy"),
+    ],
+)
+def test_what_is_repaired_is_told(kind: str, config: dict[str, Any], code: str) -> None:
+    assert [finding.code for finding in repaired(kind, **config).findings] == [code]
+
+
 def test_an_unknown_argument_that_is_off_is_left_out() -> None:
     draft = repaired("Dense", units=1, lora_magic=None)
     assert draft.config == {"units": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -223,6 +224,28 @@ def test_what_is_too_large_is_refused_with_the_number(monkeypatch: pytest.Monkey
         routes.find_route("a", "b", large)
     with pytest.raises(TooLargeForTarget, match=r"about 4\.0 MB of memory; jobs have 1\.0 MB"):
         routes.find_route("a", "b", dataclasses.replace(WHOLE, parameters=100_000), memory=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("target", "parameters", "words"),
+    [
+        ("tflite", 600_000_000, r"2\.4 GB of weights, and 2\.1 GB is the most"),
+        ("frozen_graph", 600_000_000, r"2\.4 GB of weights, and 2\.1 GB is the most"),
+        ("tfjs_graph", 600_000_000, r"2\.4 GB of weights, and 2\.1 GB is the most"),
+        (
+            "tflite",
+            250_000_000,
+            r"1\.0 GB of weights, and writing it takes about 10\.0 GB of memory; jobs have 8\.6 GB",
+        ),
+        ("coreml", 250_000_000, r"writing it takes about 28\.0 GB of memory; jobs have 8\.6 GB"),
+    ],
+)
+def test_what_a_format_or_the_machine_cannot_hold_is_said_before(target: str, parameters: int, words: str) -> None:
+    large = dataclasses.replace(WHOLE, parameters=parameters)
+    [offer] = [offer for offer in routes.offers("keras", large, 8 * 2**30) if offer.format.slug == target]
+    assert isinstance(offer.error, TooLargeForTarget)
+    assert re.search(words, offer.error.message)
+    assert routes.find_route("keras", target, WHOLE, 8 * 2**30)[-1] == target
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

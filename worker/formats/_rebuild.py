@@ -176,9 +176,17 @@ def _nested(value: Any, site: _Site) -> Any:
 
 def _rename(config: dict[str, Any], site: _Site) -> None:
     name = config.get("name")
-    if isinstance(name, str) and "/" in name:
-        config["name"] = _free_name(name, site)
-        site.note(_repairs.RENAMED_LAYER(name=name, new=config["name"]))
+    if isinstance(name, str):
+        config["name"] = _without_slash(name, site)
+
+
+def _without_slash(name: str, site: _Site) -> str:
+    """The name as Keras 3 takes it; where that is another one, it is told."""
+    if "/" not in name:
+        return name
+    new = _free_name(name, site)
+    site.note(_repairs.RENAMED_LAYER(name=name, new=new))
+    return new
 
 
 def _free_name(name: str, site: _Site) -> str:
@@ -197,7 +205,7 @@ def _sequential(node: Node, site: _Site) -> Part:
     nodes = layers_of(node)
     parts = [_part(item, site) for item in nodes if item["class_name"] != "InputLayer"]
     name = _repairs.clean_name(str(config.get("name") or "sequential"))
-    start = _stack_input(node, nodes, parts)
+    start = _stack_input(node, nodes, parts, site)
     try:
         model = keras.Sequential([*start, *_settled(start, parts)], name=name)
     except LarderError:
@@ -221,21 +229,22 @@ def _settled(start: list[Any], parts: list[Part]) -> list[Any]:
     return layers
 
 
-def _stack_input(node: Node, nodes: list[Node], parts: list[Part]) -> list[Any]:
+def _stack_input(node: Node, nodes: list[Node], parts: list[Part], site: _Site) -> list[Any]:
     import keras
 
     if not nodes:
         return []
     first = nodes[0]
     if first["class_name"] == "InputLayer":
-        return [_input(first)]
+        return [_input(first, site)]
     if is_network(first) and parts[0].layer.built:
         inner = parts[0].layer.inputs[0]
         return [keras.Input(batch_shape=inner.shape, dtype=inner.dtype, name=f"{parts[0].name}_input")]
     shape = input_shape_of(first) or input_shape_of(node)
     if shape is None:
         return []
-    return [keras.Input(batch_shape=tuple(shape), dtype=_plain_dtype(first), name=f"{parts[0].name}_input")]
+    name = _without_slash(f"{parts[0].name}_input", site)
+    return [keras.Input(batch_shape=tuple(shape), dtype=_plain_dtype(first), name=name)]
 
 
 def _plain_dtype(node: Node) -> str | None:
@@ -244,7 +253,7 @@ def _plain_dtype(node: Node) -> str | None:
     return dtype if isinstance(dtype, str) and "_" not in dtype else None
 
 
-def _input(node: Node) -> Any:
+def _input(node: Node, site: _Site) -> Any:
     import keras
 
     config = node["config"]
@@ -255,7 +264,7 @@ def _input(node: Node) -> Any:
         batch_shape=tuple(shape) if shape is not None else None,
         dtype=config.get("dtype") or config.get("input_dtype"),
         sparse=bool(config.get("sparse")),
-        name=_repairs.clean_name(name_of(node)),
+        name=_without_slash(name_of(node), site),
     )
 
 
@@ -299,7 +308,7 @@ class _Network:
         for node in layers:
             name = name_of(node)
             if node["class_name"] == "InputLayer":
-                tensor = _input(node)
+                tensor = _input(node, self.site)
                 self.results[name, 0] = [tensor]
                 self.parts[name] = Part(name, "InputLayer", None)
             else:
