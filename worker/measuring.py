@@ -21,10 +21,10 @@ from typing import Any
 
 from worker import formats, loadback
 from worker.errors import LarderError, NothingMeasured
-from worker.formats._format import TensorSpec
+from worker.formats._format import TensorSpec, unheard
 from worker.report import Report
 from worker.sandbox.limits import Limits
-from worker.work import MIB, STOPPED, Jobs, Json, Work, calling, never, sense, take, unheard
+from worker.work import MIB, STOPPED, Jobs, Json, Work, calling, never, sense, take
 from worker.work import under_its_suffix as named_for
 
 SCHEMA = 1  # of the table's JSON, docs/variants.md: raised when a key goes away or means something else

@@ -14,16 +14,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker import formats, routes, signatures
+from worker import culprit, formats, routes, signatures
 from worker.advice import naming_the_step
 from worker.errors import BadOption, LarderError, from_json
-from worker.formats._format import Option, Summary
+from worker.formats._format import Option, Summary, unheard
 from worker.formats._likeness import Likeness
 from worker.options import SIGNATURE, check_signature, takes_signature
 from worker.proving import OUT_OF_BOUNDS, Proof, Source
 from worker.report import Finding, Report, Verdict, findings_from_json
 from worker.sandbox.limits import Limits
-from worker.work import MIB, STOPPED, Jobs, Json, Work, called, calling, link_name, never, sense, take, text, unheard
+from worker.work import MIB, STOPPED, Jobs, Json, Work, called, calling, link_name, never, sense, take, text
 from worker.work import under_its_suffix as named_for
 
 if TYPE_CHECKING:
@@ -174,13 +174,14 @@ def _hop(proof: Proof, number: int, path: Path, before: str, after: str) -> Path
     chosen = {"options": proof.options if last else {}, "signature": proof.source.signature}
     wishes = {**chosen, "samples": text(work.samples), "seed": work.seed}
     probe = proof.request() if first and not proof.shown else None
-    said: list[str] = []
+    asked = arguments | wishes | {"probe": probe}
+    read, said = [path, *filter(None, [work.samples])], list[str]()
+    ends = formats.get(before), formats.get(after)
     with (
         calling(folder / link_name(before), proof.source.name if first else ""),
-        naming_the_step(formats.get(before), formats.get(after), said),
+        naming_the_step(*ends, said, lambda: culprit.find(work, asked, read, folder)),
     ):
-        read = [path, *filter(None, [work.samples])]
-        answer = work.job("convert", arguments | wishes | {"probe": probe}, read, folder, said.append)
+        answer = work.job("convert", asked, read, folder, said.append)
     with sense():
         work.add(findings_from_json(answer["findings"]))
         if probe:

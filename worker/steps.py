@@ -67,8 +67,10 @@ def inspect(arguments: Json, progress: Progress) -> Json:
 
 
 def convert(arguments: Json, progress: Progress) -> Json:
-    """``{source, source_format, target, target_format, options, seed, signature?, samples?, probe?, custom_code?}`` →
-    findings, probe.
+    """``{source, source_format, target, target_format, options, seed, signature?, samples?, first?, probe?,
+    custom_code?}`` → findings, probe.
+
+    ``first`` asks for a part of the graph, of so many operations: see ``worker.culprit``.
 
     ``probe`` ``{seed, inputs, outputs, allowed, gross, decisive, prints, samples?, described?}`` asks to run the source
     as well, and to write what it was given and what it answered, unless it is large and ``described`` says that its
@@ -81,7 +83,7 @@ def convert(arguments: Json, progress: Progress) -> Json:
     source, goal = formats.get(arguments["source_format"]), formats.get(arguments["target_format"])
     _run_custom_code(arguments)
     progress(f"converting {source.label} to {goal.label}")
-    hop = _hop(arguments)
+    hop = _hop(arguments, progress)
     started = time.monotonic()
     with translated(f"Converting {source.label} to {goal.label}", path.name):
         routes.converter(source.slug, goal.slug).run(path, target, hop)
@@ -276,7 +278,7 @@ def _load(path: Path, item: Format, arguments: Json, progress: Progress) -> Load
         return item.load(path, _scratch())
 
 
-def _hop(arguments: Json) -> Hop:
+def _hop(arguments: Json, progress: Progress) -> Hop:
     samples = arguments.get("samples")
     return Hop(
         _scratch(),
@@ -284,6 +286,8 @@ def _hop(arguments: Json) -> Hop:
         samples=Path(samples) if samples else None,
         seed=int(arguments.get("seed") or 0),
         signature=str(arguments.get("signature") or ""),
+        first=arguments.get("first"),
+        say=progress,
     )
 
 

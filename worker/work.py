@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from worker import formats
 from worker.errors import Canceled, DiskFull, LarderError, NoResult, OutOfMemory, SandboxMissing, TimedOut
+from worker.formats._format import unheard
 from worker.report import Finding
 from worker.sandbox.limits import Limits
 from worker.sandbox.pipes import parse
@@ -55,10 +56,6 @@ class Jobs(Protocol):
 def never() -> bool:
     """Nobody cancels."""
     return False
-
-
-def unheard(text: str) -> None:
-    """Nobody listens to the stages."""
 
 
 @dataclass

@@ -331,6 +331,23 @@ def convert_h5(arguments: Arguments, _: Progress) -> Value:
     return {}
 
 
+def convert_dying(arguments: Arguments, progress: Progress) -> Value:
+    """The product's step, with a library that does not survive the kind of operation named ``deadly``."""
+    from worker import steps
+    from worker.formats import _frozen
+
+    plain = _frozen.plain
+
+    def dying(*of: Any, **more: Any) -> Any:
+        graph = plain(*of, **more)
+        if any(node.op == arguments["deadly"] for node in graph.definition.node):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return graph
+
+    _frozen.plain = dying
+    return steps.convert(arguments, progress)
+
+
 STEPS: dict[str, Step] = {
     step.__name__.replace("_", "-"): step
     for step in (
@@ -338,6 +355,7 @@ STEPS: dict[str, Step] = {
         sleep,
         spin,
         segfault,
+        convert_dying,
         abort,
         abort_for_memory,
         kill_itself,

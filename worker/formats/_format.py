@@ -368,6 +368,10 @@ def no_rounding(options: Mapping[str, Any]) -> None:
     """Of a format that has no option to round more or less."""
 
 
+def unheard(text: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass
 class Hop:
     """What one converter call is given besides its two paths, and where it leaves its findings."""
@@ -378,6 +382,8 @@ class Hop:
     samples: Path | None = None  # people's own inputs, where they gave some
     seed: int = 0  # of whatever is drawn while converting; it belongs to the source file
     signature: str = ""  # of a source that has several; "" is the usual one
+    first: int | None = None  # operations of the graph after which it ends; None for all of it
+    say: Callable[[str], None] = unheard  # what the job is doing
 
     def add(self, *findings: Finding) -> None:
         self.findings.extend(finding for finding in findings if finding not in self.findings)

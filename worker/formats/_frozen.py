@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.formats import _batch, _graphs, _half, _saved_model, saved_model
+from worker.formats import _batch, _cut, _graphs, _half, _saved_model, saved_model
 from worker.formats._format import Hop, Loaded
 from worker.formats._graphs import Graph, Port
 from worker.report import Severity, declare
@@ -82,6 +82,9 @@ def plain(path: Path, hop: Hop, wish: Wish = PLAIN) -> Graph:
     graph = _graphs.pruned(graph)
     _graphs.refuse_tables(graph.definition, FINISHED)
     _graphs.refuse_assignments(graph.definition, FINISHED)
+    if hop.first is not None:
+        graph, said = _cut.cut(graph, hop.first)
+        hop.say(said)
     return _half.in_single(graph, hop) if wish.single else graph
 
 

@@ -587,7 +587,7 @@ def named(graph: Graph) -> Graph:
         node.input.extend(operands)
     order = {port.spec.name: place for place, port in enumerate(graph.inputs)}
     graph.definition.node.sort(key=lambda node: order.get(node.name, len(order)))
-    outputs = [_output_node(graph.definition, renamed(port.tensor, changed), port.spec) for port in graph.outputs]
+    outputs = [output_node(graph.definition, renamed(port.tensor, changed), port.spec) for port in graph.outputs]
     return Graph(
         graph.definition,
         tuple(Port(f"{port.spec.name}:0", port.spec) for port in graph.inputs),
@@ -609,7 +609,9 @@ def renamed(operand: str, names: Mapping[str, str]) -> str:
     return f"{control}{names.get(name, name)}{colon}{place}"
 
 
-def _output_node(definition: Any, tensor: str, spec: TensorSpec) -> str:
+def output_node(definition: Any, tensor: str, spec: TensorSpec) -> str:
+    """The name of a new operation that hands a tensor on, under the name of the spec where nobody has it. The GraphDef
+    is changed."""
     import tensorflow as tf
 
     taken = {node.name for node in definition.node}

@@ -51,7 +51,7 @@ def outline(path: Path, hop: Hop) -> Outline:
     """
     folder = _saved_model.folder_in(path, hop.scratch / "saved_model-source")
     proto = _saved_model.serving_graph(_saved_model.read_proto(folder))
-    if not proto.HasField("object_graph_def"):
+    if hop.first is not None or not proto.HasField("object_graph_def"):
         return of_graph(_frozen.plain(path, hop), hop)
     _frozen.note_dropped(proto, hop)
     owner, function = saved_model.open_signature(path, hop.scratch, hop.signature)

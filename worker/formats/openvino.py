@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,7 @@ def from_saved_model(source: Path, target: Path, hop: Hop) -> None:
     folder = _saved_model.folder_in(source, hop.scratch / "saved_model-source")
     graph = _saved_model.serving_graph(_saved_model.read_proto(folder))
     try:
-        folder = _with_one_signature(source, hop) if hop.signature else folder
+        folder = _with_one_signature(source, hop) if hop.signature or hop.first is not None else folder
         model = _import(folder, [spec.name for spec in loaded.inputs], [spec.name for spec in loaded.outputs])
     except LarderError as refusal:
         _through_onnx(source, target, hop, refusal)
@@ -186,7 +187,7 @@ def _with_one_signature(source: Path, hop: Hop) -> Path:
     """The folder of a SavedModel whose serving signature is the one that is asked for: OpenVINO reads no other."""
     import tensorflow as tf
 
-    function, module = built(plain(source, Hop(hop.scratch, signature=hop.signature), Wish(loops=True)), variables=True)
+    function, module = built(plain(source, replace(hop, findings=[]), Wish(loops=True)), variables=True)
     folder = hop.scratch / "openvino-source"
     shutil.rmtree(folder, ignore_errors=True)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
@@ -197,7 +198,7 @@ def _with_one_signature(source: Path, hop: Hop) -> Path:
 def _through_onnx(source: Path, target: Path, hop: Hop, refusal: LarderError) -> None:
     """ONNX writes some operations with others that OpenVINO knows; what it refuses is told as OpenVINO told it."""
     between = hop.scratch / "between.onnx"
-    through = Hop(hop.scratch, findings=hop.findings, signature=hop.signature)
+    through = replace(hop, options={})
     try:
         onnx.from_saved_model(source, between, through)
         from_onnx(between, target, hop)

@@ -1,0 +1,85 @@
+"""The operation that a converter does not survive is found, with real jobs that crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.formats.matrix import Matrix
+from worker import formats, pipeline, routes
+from worker.culprit import Tried, between
+from worker.errors import Crashed
+from worker.formats._cut import heard
+from worker.formats._format import Hop
+from worker.sandbox.client import Zygote
+from worker.sandbox.limits import Limits
+
+
+class Dying:
+    """Jobs in which the one converter does not survive one kind of operation."""
+
+    def __init__(self, zygote: Zygote, target: str, deadly: str) -> None:
+        self.zygote, self.target, self.deadly = zygote, target, deadly
+
+    def run(self, step: str, arguments: dict[str, Any], **more: Any) -> Any:
+        if step == "convert" and arguments["target_format"] == self.target:
+            return self.zygote.run("convert-dying", arguments | {"deadly": self.deadly}, **more)
+        return self.zygote.run(step, arguments, **more)
+
+
+def crash(zygote: Zygote, matrix: Matrix, folder: Path, deadly: str) -> str:
+    """What people read when a SavedModel becomes a frozen graph by a converter that this operation kills."""
+    path = matrix.file("dense", "saved_model")
+    (folder / "inspect").mkdir(parents=True)
+    (folder / "convert").mkdir()
+    summary = pipeline.inspect(zygote, path, "saved_model", folder / "inspect", Limits(), load=False).summary
+    source = pipeline.Source(path, "saved_model", summary, "dense.zip")
+    jobs = Dying(zygote, "frozen_graph", deadly)
+    with pytest.raises(Crashed) as caught:
+        pipeline.convert(jobs, source, "frozen_graph", {}, folder / "convert", Limits())
+    return caught.value.message
+
+
+@pytest.mark.parametrize(("kind", "layer"), [("Erfc", "dense_1/dense_1"), ("Softmax", "dense_1/probs_1")])
+def test_it_works(kind: str, layer: str, zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
+    said = crash(zygote, matrix, tmp_path, kind)
+    assert f"It was converting SavedModel to Frozen graph. It crashes at the operation {kind} of {layer}" in said
+
+
+def test_what_is_in_no_part_has_no_name(zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
+    """Each part, that of no operation too, has the model's input."""
+    said = crash(zygote, matrix, tmp_path, "Placeholder")
+    assert "at the operation" not in said
+    assert "leave layers out of the model" in said
+
+
+@pytest.mark.parametrize("target", ["coreml", "frozen_graph", "onnx", "openvino", "tfjs_graph", "tflite"])
+def test_each_converter_takes_a_part(target: str, matrix: Matrix, tmp_path: Path) -> None:
+    said: list[str] = []
+    hop = Hop(tmp_path, pipeline.check_options(target, {}), first=2, say=said.append)
+    result = tmp_path / f"part{formats.get(target).suffixes[0]}"
+    routes.converter("saved_model", target).run(matrix.file("dense", "saved_model"), result, hop)
+    assert heard(said[0]) == (12, "RealDiv of dense_1/normalization_1")
+    assert result.exists()
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 200])
+def test_it_is_found_by_halves(total: int) -> None:
+    for wrong in range(1, total + 1):
+        asked: list[int] = []
+
+        def attempt(first: int, wrong: int = wrong, asked: list[int] = asked) -> Tried:
+            asked.append(first)
+            return Tried(first < wrong, total, f"operation {first}")
+
+        assert between(attempt) == f"operation {wrong}"
+        assert len(asked) <= 2 + total.bit_length()
+
+
+def test_where_parts_do_not_tell_there_is_no_name() -> None:
+    assert between(lambda first: Tried(True, 9, "x")) == ""
+    assert between(lambda first: None) == ""
+    assert between(lambda first: Tried(first < 5, 9, "x") if first != 4 else None) == ""
+    assert between(lambda first: Tried(first < 5, 9, "x"), seconds=0) == ""
