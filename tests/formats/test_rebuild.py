@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.formats.models import assert_same, convert, load, stir
@@ -124,6 +125,60 @@ def test_it_computes_the_same(slug: str, build: Callable[[Any], Any], tmp_path: 
     result, codes = convert(slug, target, path, tmp_path / "b")
     assert "rebuilt" in codes
     assert_same(load(slug, path, tmp_path / "a"), load(target, result, tmp_path / "c"))
+
+
+@pytest.mark.parametrize("slug", ["h5", "keras"])
+def test_bins_are_found_in_a_graph_too(slug: str, tmp_path: Path) -> None:
+    """Keras 3 cuts the inputs of a Discretization off to whole numbers there, if that is its dtype as in Keras 2."""
+    import tf_keras
+
+    age = tf_keras.Input((1,), name="age")
+    bins = tf_keras.layers.Discretization(bin_boundaries=[-1.0, 0.0, 1.5])(age)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tf_keras.Model(age, bins).save(tmp_path / f"old.{slug}")
+    result, codes = convert(slug, "saved_model", tmp_path / f"old.{slug}", tmp_path / "b")
+    assert "repaired-discretization" in codes
+    found = load("saved_model", result, tmp_path / "c").run({"age": np.array([[1.4], [1.6], [-0.5]], "float32")})
+    assert next(iter(found.values())).tolist() == [[2], [3], [1]]
+
+
+def test_a_width_that_hangs_on_the_vocabulary(tmp_path: Path) -> None:
+    """The description alone does not tell it; tf-keras takes the words from its own file."""
+    import tf_keras
+
+    words = tf_keras.layers.TextVectorization(output_mode="tf_idf", name="words")
+    words.adapt(["the cat sat", "the dog ran far", "a bird flew"])
+    text = tf_keras.Input((1,), dtype="string", name="text")
+    model = tf_keras.Model(text, tf_keras.layers.Dense(1)(words(text)))
+    model.save(tmp_path / "old.keras")
+    with pytest.raises(ModelError, match="the vocabulary of layer words is not in the file"):
+        rebuild(parse(model.to_json(), "old.json"))
+    result, _ = convert("keras", "saved_model", tmp_path / "old.keras", tmp_path / "b")
+    source, written = load("keras", tmp_path / "old.keras", tmp_path / "a"), load("saved_model", result, tmp_path / "c")
+    given = {"text": np.array([["the cat ran"], ["a cow"]])}
+    np.testing.assert_allclose(*(next(iter(each.run(given).values())) for each in (source, written)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("slug", "said"),
+    [("h5", "at difference: it takes results of shared from calls"), ("keras", "has 2 layers with weights, the file")],
+)
+def test_calls_that_were_lost_in_writing_are_said(slug: str, said: str, tmp_path: Path) -> None:
+    """tf-keras writes such a file and then reads it for ever."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    shared = tf_keras.Sequential([layers.Dense(6), layers.BatchNormalization()], name="shared")
+    left, right = tf_keras.Input((5,)), tf_keras.Input((5,))
+    one, other = shared(left), shared(right)
+    difference = layers.Subtract(name="difference")([one, other])
+    inner = tf_keras.Model(left, layers.Dense(4)(one), name="inner")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tf_keras.Model([left, right], [difference, inner(right)]).save(tmp_path / f"old.{slug}")
+    with pytest.raises(ModelError, match=said):
+        load(slug, tmp_path / f"old.{slug}", tmp_path / "scratch")
 
 
 def sequential(*layers: dict[str, Any], version: str = "2.1.2") -> Architecture:

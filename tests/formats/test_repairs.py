@@ -66,6 +66,7 @@ def test_arguments_that_would_change_the_model_are_refused_by_name(kind: str, ar
         ("LeakyReLU", {"alpha": 0.3}, "repaired-renamed-argument"),
         ("BatchNormalizationV1", {}, "repaired-class"),
         ("ThresholdedReLU", {"theta": 0.4}, "repaired-thresholded-relu"),
+        ("Discretization", {"dtype": "int64"}, "repaired-discretization"),
         ("Dense", {"dtype": {"class_name": "Policy", "config": {"name": "mixed_float16"}}}, "repaired-dtype-policy"),
     ],
 )

@@ -17,6 +17,7 @@ from worker.formats import (
     _registry,
     _saved_model,
     _sources,
+    _tf_keras,
     _tflite_run,
     openvino,
     tflite,
@@ -55,7 +56,7 @@ def tf_keras(slug: str, path: Path, scratch: Path) -> Loaded:
     file = _own_file(stored.own_file, path)
     try:
         _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES | _registry.tf_keras_classes())
-        with translated("Loading tf-keras", path.name, ModelError):
+        with translated("Loading tf-keras", path.name, ModelError), _tf_keras.reading():
             model = library.models.load_model(str(file), compile=False)
             _live.require_interface(model)
             return _live.loaded(model)

@@ -8,7 +8,7 @@ files of every era rely on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -351,9 +351,18 @@ class _Network:
                 else:
                     waiting.append((call, needs))
             if len(waiting) == len(left):
-                names = ", ".join(sorted({call.layer for call, _ in left})[:5])
-                raise ModelError(problem=f"the graph of its layers cannot be followed at {names}")
+                raise ModelError(problem=self._lost(left))
             left = waiting
+
+    def _lost(self, left: Sequence[tuple[_Call, set[tuple[str, int]]]]) -> str:
+        """What is wrong where no call can be made. tf-keras loses calls of shared layers when it writes."""
+        names = ", ".join(sorted({call.layer for call, _ in left})[:5])
+        awaited = {(call.layer, call.index) for call, _ in left}
+        lost = sorted({name for _, needs in left for name, index in needs - self.results.keys() - awaited})
+        why = (
+            f": it takes results of {', '.join(lost[:5])} from calls that the description does not hold" if lost else ""
+        )
+        return f"the graph of its layers cannot be followed at {names}{why}"
 
     def _needs(self, value: Any) -> list[tuple[str, int]]:
         reference = self._reference(value)
@@ -394,11 +403,17 @@ class _Network:
         except LarderError:
             raise
         except Exception as error:  # whatever a layer's build and call meet
-            kind = self.parts[call.layer].kind
-            raise ModelError(problem=f"layer {call.layer} ({kind}) does not take its input: {error}") from error
+            raise ModelError(problem=self._refused(call.layer, error)) from error
         self.bare[call.layer, call.index] = keras.tree.flatten(result)
         result = _masks.as_keras_2(layer, args[0], result) if self.site.masks_of_keras_2 and args else result
         self.results[call.layer, call.index] = keras.tree.flatten(result)
+
+    def _refused(self, name: str, error: Exception) -> str:
+        """Why a layer could not be called; behind a layer without its words that may be the width that these give."""
+        wordless = [part.name for part in self.parts.values() if _lacks_words(part.layer)]
+        if wordless:
+            return f"the vocabulary of layer {wordless[0]} is not in the file"
+        return f"layer {name} ({self.parts[name].kind}) does not take its input: {error}"
 
     def _structure(self, value: Any, *, named: bool = False) -> Any:
         """The nesting of the model's inputs or outputs, with a list of one as the tensor itself."""
@@ -450,6 +465,12 @@ def _first_calls(config: dict[str, Any], layers: list[Node]) -> dict[str, int]:
         if name in nested:
             seen[name] = min(index, seen.get(name, index))
     return seen
+
+
+def _lacks_words(layer: Any) -> bool:
+    """Is it one that looks words up, and knows none?"""
+    inner = getattr(layer, "_lookup_layer", layer)
+    return hasattr(inner, "get_vocabulary") and not inner.get_vocabulary(include_special_tokens=False)
 
 
 def _references(value: Any) -> list[tuple[str, int]]:

@@ -212,6 +212,12 @@ CUDNN_LAYER = declare(
     Severity.NOTE,
     "{layer} only ran on GPUs. {new} with the same weights computes the same everywhere.",
 )
+BINS = declare(
+    "repaired-discretization",
+    Severity.NOTE,
+    "Discretization had the dtype {value}, to which Keras 3 cuts off its inputs where it makes a graph. It takes"
+    " float32 now, and gives the same bins.",
+)
 RENAMED_LAYER = declare(
     "renamed", Severity.WARNING, "Keras 3 takes no slash in a name: {name} is called {new} in the result."
 )
@@ -245,7 +251,7 @@ def repair(draft: Draft, accepted: Callable[[str], frozenset[str]]) -> None:
             change(draft)
         for change in (refuse_other_statistics, refuse_time_first, move_causal):
             change(draft)
-        for change in (rename_arguments, use_one_axis, simplify_initializers, free_vocabulary_dtype):
+        for change in (rename_arguments, use_one_axis, simplify_initializers, free_vocabulary_dtype, free_bins):
             change(draft)
     drop_arguments(draft, accepted(draft.kind))
 
@@ -405,6 +411,16 @@ def free_vocabulary_dtype(draft: Draft) -> None:
     """Layers that read text took "string" as their dtype; today the input says that."""
     if draft.config.get("dtype") == "string":
         del draft.config["dtype"]
+
+
+def free_bins(draft: Draft) -> None:
+    """Keras 2 said with the dtype what the bins are counted in. To Keras 3 it is what the inputs are turned into,
+    though only in graphs: whatever lies within one whole number would fall into one bin."""
+    dtype = draft.config.get("dtype")
+    whole = isinstance(dtype, str) and dtype.startswith(("int", "uint"))
+    if draft.kind == "Discretization" and whole and draft.config.get("output_mode", "int") == "int":
+        draft.config["dtype"] = "float32"
+        draft.findings.append(BINS(value=dtype))
 
 
 def drop_arguments(draft: Draft, accepted: frozenset[str]) -> None:

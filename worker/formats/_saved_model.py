@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import CorruptFile, IncompleteModel, ModelError
+from worker.formats import _tf_keras
 from worker.formats._architecture import without_markers
 from worker.formats._files import files_below, the_only, unpacked
 from worker.formats._format import Signature, TensorSpec
@@ -239,7 +240,8 @@ def _living_tables(folder: Path) -> dict[str, list[Any]]:
     import tf_keras
 
     try:
-        model = tf_keras.models.load_model(str(folder), compile=False)
+        with _tf_keras.reading():
+            model = tf_keras.models.load_model(str(folder), compile=False)
     except Exception:  # whatever an old loader meets: then the vocabulary is missing, and that is said
         return {}
     layers = model._flatten_layers(include_self=False, recursive=True)

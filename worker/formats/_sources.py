@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from worker.formats import (
     _rebuild,
     _registry,
     _stream,
+    _tf_keras,
     _weights,
 )
 from worker.formats._architecture import Architecture, input_shape_of, lambdas, objects, refuse_unsafe
@@ -295,31 +295,12 @@ def _opens(stored: Stored) -> bool:
 
 def _attempt(reader: Callable[[Stored], Any], stored: Stored) -> Any:
     try:
-        with _without_gradients():
+        with _tf_keras.reading():
             model = reader(stored)
         _live.require_interface(model)
     except Exception:  # whatever an old loader meets: there may be another way
         return None
     return model
-
-
-@contextmanager
-def _without_gradients() -> Iterator[None]:
-    """Build LSTM and GRU of tf-keras for running alone: it makes their gradients for two kinds of processors, which is
-    four fifths of the time that such a model takes to open."""
-    from tf_keras.src.layers.rnn import gru_lstm_utils
-
-    def register(function: Any, *args: Any, **kwargs: Any) -> Any:
-        concrete = function.get_concrete_function(*args, **kwargs)
-        concrete.add_to_graph()
-        return concrete
-
-    original = gru_lstm_utils.function_register
-    gru_lstm_utils.function_register = register
-    try:
-        yield
-    finally:
-        gru_lstm_utils.function_register = original
 
 
 def _tf_keras_own(stored: Stored) -> Any:

@@ -29,7 +29,6 @@ from worker.formats._architecture import Architecture
 from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Signature, Summary, TensorSpec
 from worker.formats._implied_graphs import implied_by_signature
 from worker.formats._tensors import value_of
-from worker.formats._weights import LOOKUPS
 from worker.report import Severity, declare
 
 if TYPE_CHECKING:
@@ -346,9 +345,8 @@ def _export(model: Any, signature: list[Any], folder: Path) -> None:
     import keras
 
     exporter = keras.export.ExportArchive()
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        if type(layer).__name__ in LOOKUPS and layer.built:  # a table is no variable to be found
-            exporter.track(layer)
+    for table in _tables(model):
+        exporter.track(table)
     exporter.add_endpoint("serve", _endpoint(model), signature)
     exporter.write_out(str(folder), verbose=False)
 
@@ -358,9 +356,16 @@ def _export_tf_keras(model: Any, signature: list[Any], folder: Path) -> None:
     import tensorflow as tf
 
     module = tf.Module()
-    module.kept = list(model.variables)
+    module.kept = [*model.variables, *_tables(model)]
     module.serve = tf.function(_endpoint(model), input_signature=signature, autograph=False)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+
+
+def _tables(model: Any) -> list[Any]:
+    """Those of its lookup layers, which are no variables to be found."""
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    tables = [getattr(layer, "lookup_table", None) for layer in layers]
+    return [table for table in tables if table is not None]
 
 
 def _endpoint(model: Any) -> Callable[..., dict[str, Any]]:
