@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ def crash(zygote: Zygote, matrix: Matrix, folder: Path, deadly: str) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize(("kind", "layer"), [("Erfc", "dense_1/dense_1"), ("Softmax", "dense_1/probs_1")])
+@pytest.mark.parametrize(("kind", "layer"), [("Erfc", "dense"), ("Softmax", "probs")])
 def test_it_works(kind: str, layer: str, zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
     said = crash(zygote, matrix, tmp_path, kind)
-    assert f"It was converting SavedModel to Frozen graph. It crashes at the operation {kind} of {layer}" in said
+    assert "It was converting SavedModel to Frozen graph. It crashes at the operation " in said
+    assert re.search(rf"at the operation {kind} of dense\w*/{layer}(_\d+)?; what comes before that converts", said)
 
 
 def test_what_is_in_no_part_has_no_name(zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
@@ -61,7 +63,9 @@ def test_each_converter_takes_a_part(target: str, matrix: Matrix, tmp_path: Path
     hop = Hop(tmp_path, pipeline.check_options(target, {}), first=2, say=said.append)
     result = tmp_path / f"part{formats.get(target).suffixes[0]}"
     routes.converter("saved_model", target).run(matrix.file("dense", "saved_model"), result, hop)
-    assert heard(said[0]) == (12, "RealDiv of dense_1/normalization_1")
+    total, last = heard(said[0]) or (0, "")
+    assert total == 12
+    assert re.fullmatch(r"RealDiv of dense\w*/normalization\w*", last)
     assert result.exists()
 
 

@@ -157,7 +157,8 @@ def test_a_width_that_hangs_on_the_vocabulary(tmp_path: Path) -> None:
     result, _ = convert("keras", "saved_model", tmp_path / "old.keras", tmp_path / "b")
     source, written = load("keras", tmp_path / "old.keras", tmp_path / "a"), load("saved_model", result, tmp_path / "c")
     given = {"text": np.array([["the cat ran"], ["a cow"]])}
-    np.testing.assert_allclose(*(next(iter(each.run(given).values())) for each in (source, written)), rtol=1e-5)
+    before, after = (next(iter(each.run(given).values())) for each in (source, written))
+    np.testing.assert_allclose(before, after, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
