@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from worker.errors import Crashed, LarderError
+from worker.errors import LarderError
 from worker.formats import _cut
 from worker.work import STOPPED, Json, Work
 
-SECONDS_OF_ALL, SECONDS_OF_ONE = 120, 60
+SECONDS_OF_ALL, SECONDS_OF_ONE = 300, 60
 
 
 @dataclass(frozen=True)
@@ -26,44 +26,42 @@ class Tried:
     last: str
 
 
-def find(work: Work, arguments: Json, read: Sequence[Path], folder: Path) -> str:
-    """The name of the operation that crashes the job of these arguments, with which it ended; "" where parts of the
-    graph do not tell: it is not made from a graph, or it crashes only as a whole."""
+def find(work: Work, arguments: Json, read: Sequence[Path], folder: Path, ending: type[LarderError]) -> str:
+    """The operation with which parts of the graph begin to end the job of these arguments as the whole did
+    (``ending``); "" where they do not tell: it is not made from a graph, or only the whole ends so."""
     work.stage("looking for the operation that the converter does not survive")
     hasty = replace(work, limits=replace(work.limits, wall_seconds=min(SECONDS_OF_ONE, work.limits.wall_seconds)))
-    return between(lambda first: _try(hasty, arguments | {"first": first, "probe": None}, read, folder))
+    return between(lambda first: _try(hasty, arguments | {"first": first, "probe": None}, read, folder, ending))
 
 
 def between(attempt: Callable[[int], Tried | None], seconds: float = SECONDS_OF_ALL) -> str:
-    """The operation with which parts begin to crash. ``attempt`` converts a part of so many operations."""
+    """The operation with which parts begin to fail. ``attempt`` converts a part of so many operations."""
     end = time.monotonic() + seconds
     part = attempt(0)
-    if part is None or not part.survived:  # nobody came to a graph, or it crashes whatever is in it
+    if part is None or not part.survived:  # nobody came to a graph, or it fails whatever is in it
         return ""
     low, high = 0, part.total
-    crashing = attempt(high)
-    while crashing and not crashing.survived and high - low > 1 and time.monotonic() < end:
+    failing = attempt(high)
+    while failing and not failing.survived and high - low > 1 and time.monotonic() < end:
         part = attempt((low + high) // 2)
         if part is None:
             return ""
         if part.survived:
             low = (low + high) // 2
         else:
-            high, crashing = (low + high) // 2, part
-    return crashing.last if crashing and not crashing.survived and high - low == 1 else ""
+            high, failing = (low + high) // 2, part
+    return failing.last if failing and not failing.survived and high - low == 1 else ""
 
 
-def _try(work: Work, arguments: Json, read: Sequence[Path], folder: Path) -> Tried | None:
+def _try(work: Work, arguments: Json, read: Sequence[Path], folder: Path, ending: type[LarderError]) -> Tried | None:
     said: list[str] = []
     survived = True
     try:
         work.job("convert", arguments, read, folder, said.append)
     except STOPPED:
         raise
-    except Crashed:
-        survived = False
-    except LarderError:  # a refusal, or too slow: the process was there to the end
-        pass
+    except LarderError as error:  # a refusal is an end that was meant
+        survived = not isinstance(error, ending)
     finally:
         _remove(Path(arguments["target"]))
     told = next(filter(None, map(_cut.heard, said)), None)

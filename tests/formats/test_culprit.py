@@ -1,4 +1,4 @@
-"""The operation that a converter does not survive is found, with real jobs that crash."""
+"""The operation that a converter does not survive is found, with real jobs that crash, hang and eat memory."""
 
 from __future__ import annotations
 
@@ -11,48 +11,59 @@ import pytest
 from tests.formats.matrix import Matrix
 from worker import formats, pipeline, routes
 from worker.culprit import Tried, between
-from worker.errors import Crashed
+from worker.errors import Crashed, LarderError, OutOfMemory, TimedOut
 from worker.formats._cut import heard
 from worker.formats._format import Hop
 from worker.sandbox.client import Zygote
-from worker.sandbox.limits import Limits
+from worker.sandbox.limits import GIB, Limits
+
+ENDS: dict[str, tuple[type[LarderError], str]] = {
+    "segfault": (Crashed, "crashes"),
+    "eat-memory": (OutOfMemory, "runs out of memory"),
+    "sleep": (TimedOut, "takes too long"),
+}
 
 
 class Dying:
     """Jobs in which the one converter does not survive one kind of operation."""
 
-    def __init__(self, zygote: Zygote, target: str, deadly: str) -> None:
-        self.zygote, self.target, self.deadly = zygote, target, deadly
+    def __init__(self, zygote: Zygote, target: str, deadly: str, how: str) -> None:
+        self.zygote, self.target, self.more = zygote, target, {"deadly": deadly, "how": how}
 
     def run(self, step: str, arguments: dict[str, Any], **more: Any) -> Any:
         if step == "convert" and arguments["target_format"] == self.target:
-            return self.zygote.run("convert-dying", arguments | {"deadly": self.deadly}, **more)
+            return self.zygote.run("convert-dying", arguments | self.more, **more)
         return self.zygote.run(step, arguments, **more)
 
 
-def crash(zygote: Zygote, matrix: Matrix, folder: Path, deadly: str) -> str:
-    """What people read when a SavedModel becomes a frozen graph by a converter that this operation kills."""
+def said_of(zygote: Zygote, matrix: Matrix, folder: Path, deadly: str, how: str = "segfault") -> str:
+    """What people read when a SavedModel becomes a frozen graph by a converter that this operation ends."""
     path = matrix.file("dense", "saved_model")
     (folder / "inspect").mkdir(parents=True)
     (folder / "convert").mkdir()
     summary = pipeline.inspect(zygote, path, "saved_model", folder / "inspect", Limits(), load=False).summary
     source = pipeline.Source(path, "saved_model", summary, "dense.zip")
-    jobs = Dying(zygote, "frozen_graph", deadly)
-    with pytest.raises(Crashed) as caught:
-        pipeline.convert(jobs, source, "frozen_graph", {}, folder / "convert", Limits())
+    limits = Limits(memory_bytes=GIB, wall_seconds=8)
+    with pytest.raises(ENDS[how][0]) as caught:
+        pipeline.convert(
+            Dying(zygote, "frozen_graph", deadly, how), source, "frozen_graph", {}, folder / "convert", limits
+        )
     return caught.value.message
 
 
-@pytest.mark.parametrize(("kind", "layer"), [("Erfc", "dense"), ("Softmax", "probs")])
-def test_it_works(kind: str, layer: str, zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
-    said = crash(zygote, matrix, tmp_path, kind)
-    assert "It was converting SavedModel to Frozen graph. It crashes at the operation " in said
+@pytest.mark.parametrize(
+    ("kind", "layer", "how"),
+    [("Erfc", "dense", "segfault"), ("Softmax", "probs", "eat-memory"), ("Softmax", "probs", "sleep")],
+)
+def test_it_works(kind: str, layer: str, how: str, zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
+    said = said_of(zygote, matrix, tmp_path, kind, how)
+    assert f"It was converting SavedModel to Frozen graph. It {ENDS[how][1]} at the operation " in said
     assert re.search(rf"at the operation {kind} of dense\w*/{layer}[/\w]*; what comes before that converts", said)
 
 
 def test_what_is_in_no_part_has_no_name(zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
     """Each part, that of no operation too, has the model's input."""
-    said = crash(zygote, matrix, tmp_path, "Placeholder")
+    said = said_of(zygote, matrix, tmp_path, "Placeholder")
     assert "at the operation" not in said
     assert "leave layers out of the model" in said
 
