@@ -3,8 +3,6 @@ short, by halves, and each part is converted in a job of its own, until one oper
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from worker.errors import LarderError
 from worker.formats import _cut
-from worker.work import STOPPED, Json, Work
+from worker.work import STOPPED, Json, Work, under_its_suffix
 
 SECONDS_OF_ALL, SECONDS_OF_ONE = 300, 60
 
@@ -26,12 +24,13 @@ class Tried:
     last: str
 
 
-def find(work: Work, arguments: Json, read: Sequence[Path], folder: Path, ending: type[LarderError]) -> str:
+def find(work: Work, arguments: Json, read: Sequence[Path], ending: type[LarderError]) -> str:
     """The operation with which parts of the graph begin to end the job of these arguments as the whole did
-    (``ending``); "" where they do not tell: it is not made from a graph, or only the whole ends so."""
+    (``ending``); "" where they do not tell: it is not made from a graph, or only the whole ends so. ``read``: what the
+    job may read, its source first."""
     work.stage("looking for the operation that the converter does not survive")
     hasty = replace(work, limits=replace(work.limits, wall_seconds=min(SECONDS_OF_ONE, work.limits.wall_seconds)))
-    return between(lambda first: _try(hasty, arguments | {"first": first, "probe": None}, read, folder, ending))
+    return between(lambda first: _try(hasty, arguments, read, ending, first))
 
 
 def between(attempt: Callable[[int], Tried | None], seconds: float = SECONDS_OF_ALL) -> str:
@@ -43,34 +42,28 @@ def between(attempt: Callable[[int], Tried | None], seconds: float = SECONDS_OF_
     low, high = 0, part.total
     failing = attempt(high)
     while failing and not failing.survived and high - low > 1 and time.monotonic() < end:
-        part = attempt((low + high) // 2)
+        middle = (low + high) // 2
+        part = attempt(middle)
         if part is None:
             return ""
         if part.survived:
-            low = (low + high) // 2
+            low = middle
         else:
-            high, failing = (low + high) // 2, part
+            high, failing = middle, part
     return failing.last if failing and not failing.survived and high - low == 1 else ""
 
 
-def _try(work: Work, arguments: Json, read: Sequence[Path], folder: Path, ending: type[LarderError]) -> Tried | None:
+def _try(work: Work, arguments: Json, read: Sequence[Path], ending: type[LarderError], first: int) -> Tried | None:
+    folder = work.subfolder(f"part-{first}")
+    source = under_its_suffix(read[0], arguments["source_format"], folder)
+    files = {"source": str(source), "target": str(folder / Path(arguments["target"]).name)}
     said: list[str] = []
     survived = True
     try:
-        work.job("convert", arguments, read, folder, said.append)
+        work.job("convert", arguments | files | {"first": first, "probe": None}, read, folder, said.append)
     except STOPPED:
         raise
     except LarderError as error:  # a refusal is an end that was meant
         survived = not isinstance(error, ending)
-    finally:
-        _remove(Path(arguments["target"]))
     told = next(filter(None, map(_cut.heard, said)), None)
     return Tried(survived, *told) if told else None
-
-
-def _remove(path: Path) -> None:
-    """Whatever a job left there: a link is never followed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    elif os.path.lexists(path):
-        path.unlink()

@@ -179,7 +179,7 @@ def _hop(proof: Proof, number: int, path: Path, before: str, after: str) -> Path
     ends = formats.get(before), formats.get(after)
     with (
         calling(folder / link_name(before), proof.source.name if first else ""),
-        naming_the_step(*ends, said, lambda ending: culprit.find(work, asked, read, folder, ending)),
+        naming_the_step(*ends, said, lambda ending: culprit.find(work, asked, read, ending) if proof.looks else ""),
     ):
         answer = work.job("convert", asked, read, folder, said.append)
     with sense():

@@ -68,6 +68,18 @@ def test_what_is_in_no_part_has_no_name(zygote: Zygote, matrix: Matrix, tmp_path
     assert "leave layers out of the model" in said
 
 
+def test_nobody_searches_where_the_answer_is_thrown_away(zygote: Zygote, matrix: Matrix, tmp_path: Path) -> None:
+    """The conversion of a twin is an attempt: nobody reads why it failed."""
+    path, stages = matrix.file("dense", "saved_model"), list[str]()
+    summary = pipeline.inspect(zygote, path, "saved_model", tmp_path, Limits(), load=False).summary
+    source = pipeline.Source(path, "saved_model", summary, "dense.zip")
+    jobs, folder = Dying(zygote, "frozen_graph", "Softmax", "segfault"), tmp_path / "convert"
+    folder.mkdir()
+    with pytest.raises(Crashed):
+        pipeline.convert(jobs, source, "frozen_graph", {}, folder, Limits(), stage=stages.append, with_twin=False)
+    assert not any("looking for the operation" in stage for stage in stages)
+
+
 @pytest.mark.parametrize("target", ["coreml", "frozen_graph", "onnx", "openvino", "tfjs_graph", "tflite"])
 def test_each_converter_takes_a_part(target: str, matrix: Matrix, tmp_path: Path) -> None:
     said: list[str] = []
