@@ -403,17 +403,21 @@ class _Network:
         except LarderError:
             raise
         except Exception as error:  # whatever a layer's build and call meet
-            raise ModelError(problem=self._refused(call.layer, error)) from error
+            raise ModelError(problem=self._refused(call.layer, args, error)) from error
         self.bare[call.layer, call.index] = keras.tree.flatten(result)
         result = _masks.as_keras_2(layer, args[0], result) if self.site.masks_of_keras_2 and args else result
         self.results[call.layer, call.index] = keras.tree.flatten(result)
 
-    def _refused(self, name: str, error: Exception) -> str:
-        """Why a layer could not be called; behind a layer without its words that may be the width that these give."""
+    def _refused(self, name: str, args: list[Any], error: Exception) -> str:
+        """Why a layer could not be called; of an input without a width that may be the one that words give."""
+        import keras
+
+        said = f"layer {name} ({self.parts[name].kind}) does not take its input: "
+        shapes = [tuple(getattr(tensor, "shape", ())) for tensor in keras.tree.flatten(args)]
         wordless = [part.name for part in self.parts.values() if _lacks_words(part.layer)]
-        if wordless:
-            return f"the vocabulary of layer {wordless[0]} is not in the file"
-        return f"layer {name} ({self.parts[name].kind}) does not take its input: {error}"
+        if wordless and any(shape[-1:] == (None,) for shape in shapes):
+            return f"{said}its width hangs on the vocabulary of {wordless[0]}, which the description does not hold"
+        return f"{said}{error}"
 
     def _structure(self, value: Any, *, named: bool = False) -> Any:
         """The nesting of the model's inputs or outputs, with a list of one as the tensor itself."""
