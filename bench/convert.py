@@ -204,9 +204,17 @@ def time_server(case: Case, folder: Path, page: Page, count: int) -> Server:
     alone, started = time.perf_counter() - started, time.perf_counter()
     token = page.locator("[name=csrfmiddlewaretoken]").first.input_value()
     for asked in [_ask(case, page, version, token) for version in others]:
-        while "Download" not in page.request.get(asked).text():
-            time.sleep(LOOK_SECONDS)
+        _wait(page, asked)
     return Server(alone, (time.perf_counter() - started) / len(others))
+
+
+def _wait(page: Page, asked: str) -> None:
+    """Until there is a download, ten minutes at most: a conversion that failed has none."""
+    end = time.monotonic() + 600
+    while "Download" not in page.request.get(asked).text():
+        if time.monotonic() > end:
+            raise SystemExit(f"no download at {asked}")
+        time.sleep(LOOK_SECONDS)
 
 
 def _upload(case: Case, folder: Path, page: Page, number: int) -> str:
