@@ -236,6 +236,14 @@ def test_any_changed_byte_is_read_or_refused() -> None:
                 assert len(_lambdas.reading("f", config).text) <= _lambdas.LONGEST_TEXT
 
 
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_a_slice_has_two_or_three_parts(count: int) -> None:
+    good = marshal.dumps(code_of("f = lambda x: (x, x[1:2:3])"))
+    changed = good.replace(b"\x85\x03", bytes([0x85, count])).replace(b"f\x02", b"f\x01")
+    with pytest.raises(NotUnderstood, match="damaged"):
+        _bytecode.read(changed)
+
+
 def code_with(constants: bytes) -> bytes:
     """A marshalled function of 3.8 whose constants are these bytes, which ``return``s the first."""
     head = b"\xe3" + struct.pack("<6i", 1, 0, 0, 1, 1, 0x43)

@@ -295,6 +295,8 @@ class _Machine:
         self.push("index", None, of, self._step("slice", None, start, stop, none))
 
     def make_slice(self, argument: int, fixed: str) -> None:
+        if argument not in (2, 3):
+            raise IndexError
         parts = self.take(argument)
         self.push("slice", None, *parts, *[self._step("constant", None)] * (3 - len(parts)))
 
