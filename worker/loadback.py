@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from worker import formats
+from worker import formats, node
 from worker.errors import NotRunnable
 from worker.formats import _bare
 from worker.formats._format import Loaded
@@ -24,6 +24,7 @@ class Runtime:
     """A library that runs models.
 
     packages: what people install to have it; the version of the first is told.
+    by_node: is it no library of Python, but run by Node in place of the job? Then ``worker.looks`` runs it.
     opens: the formats that it opens; None as opener where Larder always runs the format with this runtime.
     largest: bytes of a file that it is asked to open.
     absent: why it is never asked on this machine.
@@ -34,13 +35,14 @@ class Runtime:
     opens: Mapping[str, Opener | None]
     largest: int = LARGE
     absent: str = ""
+    by_node: bool = False
 
 
 @dataclass(frozen=True)
 class Turn:
     """One runtime that a result is to be opened in. ``install``: the packages at the versions that are here.
     ``absent``: why it is not asked, or "". ``own``: does Larder run the format with it anyway, so that what the result
-    showed of itself was shown by this runtime?"""
+    showed of itself was shown by this runtime? ``by_node``: is it run by Node?"""
 
     runtime: str
     label: str
@@ -48,6 +50,7 @@ class Turn:
     install: str
     own: bool = False
     absent: str = ""
+    by_node: bool = False
 
 
 _KERAS = ("json_npz", "weights_h5", "json_safetensors", "checkpoint", "data_pickle", "json_pickle", "pickle")
@@ -56,9 +59,10 @@ _GRAPHS = ("saved_model", "frozen_graph", "tf1_checkpoint")
 RUNTIMES: dict[str, Runtime] = {
     "tfjs": Runtime(
         "TensorFlow.js",
-        (),
+        node.PACKAGES,
         {"tfjs_graph": None, "tfjs_layers": None},
-        absent="not present here: it needs Node, which jobs do not have",
+        largest=64 * MIB,
+        by_node=True,
     ),
     "coreml": Runtime("Core ML", (), {"coreml": None}, absent="converted, not run here: it runs on Apple's systems"),
     "keras": Runtime(
@@ -101,30 +105,39 @@ def runtimes(slug: str, size: int = 0) -> tuple[Turn, ...]:
 
 
 def home(slug: str, size: int = 0) -> str:
-    """The runtime that the format's snippet is written for, where it is another one than Larder runs the format with
-    and can be asked; else ""."""
+    """The runtime that the format's snippet is written for, where it is another library than Larder runs the format
+    with and can be asked; else ""."""
     first = next(iter(runtimes(slug, size)), None)
-    return "" if first is None or first.own or first.absent else first.runtime
+    return "" if first is None or first.own or first.absent or first.by_node else first.runtime
 
 
 def _turn(name: str, item: Runtime, slug: str, size: int) -> Turn:
-    own = item.opens[slug] is None
-    try:
-        versions = [importlib.metadata.version(package) for package in item.packages]
-        absent = item.absent
-    except importlib.metadata.PackageNotFoundError:
-        versions, absent = [], "not present here"
+    own = item.opens[slug] is None and not item.by_node
+    versions, absent = _here(item)
     if not absent and not own and size > item.largest:
         absent = f"not tried: it is asked for files up to {item.largest // MIB} MiB"
-    install = " ".join(f"{package}=={version}" for package, version in zip(item.packages, versions, strict=False))
-    return Turn(name, item.label, versions[0] if versions else "", install, own and not absent, absent)
+    pin = "@" if item.by_node else "=="
+    install = " ".join(f"{package}{pin}{version}" for package, version in zip(item.packages, versions, strict=False))
+    version = versions[0] if versions else ""
+    return Turn(name, item.label, version, install, own and not absent, absent, item.by_node)
+
+
+def _here(item: Runtime) -> tuple[list[str], str]:
+    """The releases of its packages, and why it cannot be asked on this machine, or ""."""
+    if item.by_node:
+        found = node.found()
+        return ([] if found.absent else [found.version] * len(item.packages)), found.absent
+    try:
+        return [importlib.metadata.version(package) for package in item.packages], item.absent
+    except importlib.metadata.PackageNotFoundError:
+        return [], "not present here"
 
 
 def run_in(runtime: str, slug: str, path: Path, scratch: Path) -> Loaded:
     """The file of this format, opened in this runtime by its own loader; whatever that raises, as a LarderError."""
     item = RUNTIMES[runtime]
-    if item.absent or slug not in item.opens:
-        raise NotRunnable(problem=f"{item.label}: {item.absent or 'it does not open this format'}")
+    if item.absent or item.by_node or slug not in item.opens:
+        raise NotRunnable(problem=f"{item.label}: {item.absent or 'it does not open this format in Python'}")
     opener = item.opens[slug] or formats.get(slug).load
     assert opener
     return opener(path, scratch)

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker import loadback
-from worker.errors import LarderError
+from worker import loadback, node
+from worker.errors import LarderError, ModelError, NotRunnable
 from worker.formats._format import TensorSpec
+from worker.sandbox.request import Program
 from worker.work import MAX_VALUES, MIB, OF_THE_JOB, STOPPED, Json, Work, sense, take, text, under_its_suffix
 
 if TYPE_CHECKING:
     from worker.report import Check, Finding
-    from worker.verify import Again, Seen, Terms
+    from worker.verify import Again, Arrays, Seen, Terms
     from worker.verify.drift import Tensors
-    from worker.verify.loadback import Cell
+    from worker.verify.loadback import Cell, Exact
 
 MAX_INNER = 128 * MIB  # of inner tensors that a job may hand over: 200, thinned, are 52
 AT_ONCE = 2
@@ -39,7 +40,8 @@ class Look:
     """What both looks need: the jobs, the two files, what they showed when they ran, and on which inputs.
 
     ``specs`` are the source's inputs as they travel to jobs, ``inputs`` the .npz of draws under their names.
-    ``home``: what the result's first runtime showed or raised, where that was asked before.
+    ``home``: what the result's first runtime showed or raised, where that was asked before. ``exact``: gives the
+    source's answers in float64, or None where nobody can.
     """
 
     work: Work
@@ -51,6 +53,7 @@ class Look:
     specs: Sequence[Json]
     inputs: Path
     home: Again | LarderError | None = None
+    exact: Exact | None = None
 
     def beside_itself(self) -> Look:
         """The same, with what the result answered in its own runtime to compare other runtimes with: for a result that
@@ -112,23 +115,29 @@ class Look:
     def _cell(self, turn: loadback.Turn, known: Again | LarderError | None) -> Cell:
         from worker.verify.loadback import Cell, Outcome, answered, answered_again, refused, untold
 
-        cell = Cell(turn.runtime, turn.label, turn.version, Outcome.ABSENT, said=turn.absent, install=turn.install)
+        named = turn.runtime, turn.label, turn.version
+        cell = Cell(*named, Outcome.ABSENT, said=turn.absent, install=turn.install, own=turn.own)
         if turn.absent:
             return cell
         if turn.own:
             return answered(cell, self.before, self.after, self.terms)
         try:
-            shown = known or run_again(self.work, self.result, self.specs, self.inputs, turn.runtime)
+            shown = known or self._shown(turn)
             if isinstance(shown, LarderError):
                 raise shown
             with sense():
-                return answered_again(cell, self.before, shown, self.terms)
+                return answered_again(cell, self.before, shown, self.terms, self.exact if turn.by_node else None)
         except STOPPED:
             raise
-        except OF_THE_JOB as error:  # of the job, not of the result
+        except (*OF_THE_JOB, NotRunnable) as error:  # of the job, not of the result
             return untold(cell, error)
         except LarderError as error:
             return refused(cell, error)
+
+    def _shown(self, turn: loadback.Turn) -> Again:
+        if turn.by_node:
+            return run_in_tfjs(self.work, self.result, self.specs, self.inputs)
+        return run_again(self.work, self.result, self.specs, self.inputs, turn.runtime)
 
     def _job(self, step: str, file: File, wishes: Json, folder: Path) -> Json:
         return ask(self.work, step, file, {**wishes, "inputs": str(self.inputs)}, self.inputs, folder)
@@ -149,9 +158,38 @@ def run_again(work: Work, file: File, specs: Sequence[Json], inputs: Path, runti
         return Again(inputs_shown, outputs_shown, numbered)
 
 
-def ask(work: Work, step: str, file: File, wishes: Json, inputs: Path, folder: Path) -> Json:
+def run_in_tfjs(work: Work, file: File, specs: Sequence[Json], inputs: Path) -> Again:
+    """What a result answers to the smallest draws in TensorFlow.js: a job hands them over, and goes on as Node.
+
+    ModelError where TensorFlow.js does not run it; NotRunnable where that was not tried."""
+    from worker.verify import Again
+
+    folder = work.subfolder("again-tfjs")
+    answer = ask(work, "hand_over", file, {"specs": list(specs), "inputs": str(inputs)}, inputs, folder, node.found())
+    with sense():
+        if answer["refusal"]:
+            raise ModelError(problem=str(answer["refusal"]))
+        told = answer["told"]
+        inputs_shown, outputs_shown = (tuple(map(TensorSpec.from_json, told[side])) for side in ("inputs", "outputs"))
+        draws = [_raw(rows, folder, number) for number, rows in enumerate(answer["draws"])]
+        return Again(inputs_shown, outputs_shown, dict(zip(map(int, told["draws"]), draws, strict=True)))
+
+
+def _raw(rows: Sequence[Json], folder: Path, number: int) -> Arrays:
+    """The outputs of one draw, from the files that ``worker/tfjs/run.js`` writes."""
+    from worker.verify import load_raw
+
+    files = [take(folder / f"output-{number}-{place}.bin", MAX_VALUES) for place in range(len(rows))]
+    found = zip(rows, files, strict=True)
+    return {str(row["name"]): load_raw(file, row["dtype"], row["shape"]) for row, file in found}
+
+
+def ask(
+    work: Work, step: str, file: File, wishes: Json, inputs: Path, folder: Path, by: node.Node | None = None
+) -> Json:
     """The answer of one job that opens this file, and may read the .npz of ``inputs``; ``wishes`` is what else it is
-    told."""
+    told. ``by``: it goes on as Node, and that answers."""
     named = under_its_suffix(file.path, file.format, folder)
     arguments = {"path": text(named), "format": file.format, "signature": file.signature, **wishes}
-    return work.job(step, arguments, [file.path, inputs], folder)
+    read = [file.path, inputs, *([by.packages] if by else [])]
+    return work.job(step, arguments, read, folder, program=Program(by.command, dict(by.environment)) if by else None)

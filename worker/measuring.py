@@ -36,6 +36,7 @@ MOST_INPUT = 512 * MIB  # bytes of one row
 ROUNDING = 1e-5  # of the output's scale: what lies nearer than that differs by the order of sums alone
 ALIKE = 1.1  # times: what two measurements of one file on a busy machine may lie apart
 Point = tuple[int, float, float]
+PLAIN = "not timed: jobs have the plain JavaScript kernels of TensorFlow.js alone, and browsers have faster ones"
 WEIGHTS_ALONE = "it holds weights alone, so there is nothing to run"
 
 
@@ -114,7 +115,7 @@ def home(slug: str) -> tuple[str, str]:
     turn = next(iter(loadback.runtimes(slug)), None)
     if turn is None or turn.absent or item.load is None:
         return turn.label if turn else "", (turn.absent if turn else "") or "not run here"
-    return f"{turn.label} {turn.version}".strip(), ""
+    return f"{turn.label} {turn.version}".strip(), PLAIN if turn.by_node else ""
 
 
 def measure(

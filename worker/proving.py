@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from worker.work import MAX_VALUES, OF_THE_JOB, STOPPED, Json, Work, sense, take
 
 if TYPE_CHECKING:
     from worker.verify import Again, Arrays, Judgement, Seen, Terms, Unrounded
+    from worker.verify.loadback import Exact
 
 NEAR_RTOL = 1e-2  # a result with a larger tolerance is compared on samples and their like alone, where there are some
 # A float16 has 11 bits, and two libraries round every layer's result in an order of their own: some units of 2**-10
@@ -161,12 +163,14 @@ class Proof:
         if self.given:
             one_row = terms.one_row or _takes_one_row(before, after)
             terms = dataclasses.replace(terms, given=True, one_row=one_row)
-        judgement, before, terms = self._judged(before, after, terms, inputs)
+        exact = cache(lambda: self._exact(inputs))
+        judgement, before, terms = self._judged(before, after, terms, exact)
         judgement = self._beside_unrounded(judgement, before, after, terms, path)
         if not inputs or before.unsteady or not self.looks:
             return judgement
         files = self.source.file, File(path, self.route[-1])
-        return self._looked(judgement, Look(self.work, *files, before, after, terms, self.specs, inputs[0], again.home))
+        look = Look(self.work, *files, before, after, terms, self.specs, inputs[0], again.home, exact)
+        return self._looked(judgement, look)
 
     def _before(self) -> Seen:
         """What the source showed."""
@@ -186,7 +190,7 @@ class Proof:
         first = self._seen(shown, self.work.folder / "result" / "outputs.npz")
         return dataclasses.replace(first, repeated=again.run.values if again.run and first.values else {})
 
-    def _judged(self, before: Seen, after: Seen, terms: Terms, inputs: list[Path]) -> tuple[Judgement, Seen, Terms]:
+    def _judged(self, before: Seen, after: Seen, terms: Terms, exactly: Exact) -> tuple[Judgement, Seen, Terms]:
         """By the format's tolerance; where that is too little, by what rounding explains; and where faults would not
         show, with the help of an alive twin."""
         from worker import verify
@@ -198,7 +202,7 @@ class Proof:
         if judgement[0] is not Verdict.DIFFERS or not verify.is_rounding(judgement[2]):
             return judgement, before, terms
         self.work.stage("measuring the rounding")
-        exact = self._exact(inputs)
+        exact = exactly()
         if exact is None:
             return judgement, before, terms
         before = dataclasses.replace(before, exact=exact)
@@ -215,17 +219,19 @@ class Proof:
         return verify.judge(before, after, terms, unrounded=found) if found else judgement
 
     def _looked(self, judgement: Judgement, look: Look) -> Judgement:
+        from worker.verify.loadback import beside
+
         verdict, reason, checks = judgement
         values = next((check for check in checks if check.name == "values"), None)
         differs = values is not None and values.passed is False
         allowed = float(values.data.get("allowed", look.terms.tolerance.rtol)) if values else look.terms.tolerance.rtol
         drift = look.drift(allowed, differs) if differs or look.terms.is_coarse else None
         back = (look.beside_itself() if values and values.data.get("explained") else look).load_back()
-        if back:
-            self.work.add(back[1])
-            if back[0].passed is False and verdict is not Verdict.DIFFERS:
-                verdict, reason = Verdict.DIFFERS, back[0].sentence
-        return verdict, reason, (*checks, *(check for check in (drift, back and back[0]) if check))
+        judgement = verdict, reason, (*checks, drift) if drift else checks
+        if back is None:
+            return judgement
+        self.work.add(back[1])
+        return beside(judgement, back[0])
 
     def _exact(self, inputs: list[Path]) -> list[Arrays] | None:
         """The source's answers in float64: none where its library cannot give them, None where a job cannot."""

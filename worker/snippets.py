@@ -8,6 +8,7 @@ from worker.formats._format import Format
 from worker.report import Check
 
 COMMENT = {"python": "#", "javascript": "//"}
+INSTALL = {"python": "pip install", "javascript": "npm install"}
 
 
 def pinned(item: Format, checks: Iterable[Check]) -> str:
@@ -18,10 +19,10 @@ def pinned(item: Format, checks: Iterable[Check]) -> str:
     cells = next((check.data.get("cells") or [] for check in checks if check.name == "load-back"), [])
     if not item.snippet or not cells:
         return item.snippet
-    home, mark = cells[0], COMMENT[item.snippet_language]
+    home, mark, install = cells[0], COMMENT[item.snippet_language], INSTALL[item.snippet_language]
     if home["verdict"] == "same":
         return (
-            f"{mark} Ran here with {home['label']} {home['version']}. To have the same: pip install {home['install']}\n"
+            f"{mark} Ran here with {home['label']} {home['version']}. To have the same: {install} {home['install']}\n"
             + item.snippet
         )
     return f"{mark} {home['label']}: {home['said']}.\n{item.snippet}" if home["verdict"] == "absent" else ""

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 from worker import custom_code, faults, fingerprints, formats, loadback, routes, timing, verify
 from worker import inside as looking
 from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
+from worker.formats import _tfjs_run
 from worker.formats._draws import distinct_guesses, for_another_run, make_inputs
-from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Scales, TensorSpec
+from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Scales, Summary, TensorSpec
 from worker.formats._samples import Samples, open_samples
 from worker.report import Finding
 from worker.translation import translated
@@ -164,6 +165,24 @@ def run(arguments: Json, progress: Progress) -> Json:
     return _handed_over({**described, "draws": numbers, "findings": _plain_findings(loaded.findings)})
 
 
+def hand_over(arguments: Json, progress: Progress) -> Json:
+    """``{path, format, specs, inputs}`` → what TensorFlow.js is to run, for the program that the job goes on as; it is
+    given the smallest draws. Its answer has ``told`` in it: ``{inputs, outputs, draws}`` as ``run`` has them."""
+    path, item = Path(arguments["path"]), formats.get(arguments["format"])
+    with translated(f"Reading {item.label}", path.name, CorruptFile):
+        summary = item.inspect(path, _scratch())
+    _tfjs_run.refuse_strange(summary)
+    names = verify.pair([TensorSpec.from_json(spec) for spec in arguments["specs"]], summary.inputs)
+    if names is None:
+        raise NotRunnable(problem="not tried, for its inputs do not correspond to the source's")
+    draws = verify.load_draws(Path(arguments["inputs"]))
+    numbers = for_another_run(draws)
+    given = [{names[name]: array for name, array in draws[number].items()} for number in numbers]
+    progress("running the result in TensorFlow.js")
+    handed = _tfjs_run.handed_over(item.slug, path, _scratch(), summary, given)
+    return {**handed, "told": {**_interface(summary), "draws": numbers}}
+
+
 def _open_in(arguments: Json, item: Format) -> Loaded:
     """The result in another runtime than the format's own."""
     _run_custom_code(arguments)
@@ -257,6 +276,7 @@ STEPS: dict[str, Callable[[Json, Progress], Json]] = {
     "measure": measure,
     "alike": alike,
     "run": run,
+    "hand_over": hand_over,
     "signatures": signatures,
     "sample": sample,
 }
@@ -381,8 +401,8 @@ def _describe(loaded: Loaded, with_prints: bool, scales: Scales | None = None) -
     }
 
 
-def _interface(loaded: Loaded) -> Json:
-    return {side: [asdict(spec) for spec in getattr(loaded, side)] for side in ("inputs", "outputs")}
+def _interface(model: Loaded | Summary) -> Json:
+    return {side: [asdict(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")}
 
 
 def _handed_over(shown: Json) -> Json:

@@ -5,6 +5,7 @@ Nothing that a job says is trusted: its answer is plain data, its files are take
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import stat
@@ -20,11 +21,13 @@ from worker.formats._format import unheard
 from worker.report import Finding
 from worker.sandbox.limits import Limits
 from worker.sandbox.pipes import parse
+from worker.sandbox.request import Program
 from worker.versions import versions
 
 Json = dict[str, Any]
 MIB = 1024 * 1024
 MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging them takes some times that
+PROGRAM_SECONDS = 60.0
 MOST_SHOWN = 64 * MIB  # of what a job says about every weight; thousands take some
 STOPPED = (Canceled, SandboxMissing)  # nobody wants the answer, or no job can be asked: whatever is tried ends here
 OF_THE_JOB = (TimedOut, OutOfMemory, DiskFull)  # shortages, which say nothing about the file
@@ -50,6 +53,7 @@ class Jobs(Protocol):
         limits: Limits,
         canceled: Callable[[], bool] = ...,
         progress: Callable[[str], None] = ...,
+        program: Program | None = ...,
     ) -> Answer: ...
 
 
@@ -74,21 +78,30 @@ class Work:
     versions: dict[str, str] = field(default_factory=dict)
 
     def job(
-        self, step: str, arguments: Json, read: Sequence[Path], folder: Path, said: Callable[[str], None] = unheard
+        self,
+        step: str,
+        arguments: Json,
+        read: Sequence[Path],
+        folder: Path,
+        said: Callable[[str], None] = unheard,
+        program: Program | None = None,
     ) -> Json:
         """The answer of one job that may read these files and write below ``folder``; its scratch space goes.
 
-        ``said`` is called with what the job says that it is doing.
+        ``said`` is called with what the job says that it is doing. ``program``: what it goes on as after the step, for
+        a minute and not for all the time that a job may take.
         """
+        seconds = min(self.limits.wall_seconds, PROGRAM_SECONDS) if program else self.limits.wall_seconds
         try:
             return self.zygote.run(
                 step,
                 arguments | {"custom_code": text(self.custom_code)},
                 read=[*read, *filter(None, [self.custom_code])],
                 folder=folder,
-                limits=self.limits,
+                limits=dataclasses.replace(self.limits, wall_seconds=seconds),
                 canceled=self.canceled,
                 progress=said,
+                program=program,
             ).value
         finally:
             shutil.rmtree(folder / "scratch", ignore_errors=True)

@@ -1,62 +1,28 @@
-"""TensorFlow.js itself, run by Node: the judge of what Larder writes for it. Installed once, outside of the project."""
+"""TensorFlow.js itself, run by Node outside of any job: the judge of what Larder writes for it."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import shutil
 import subprocess
-import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.stack import clean_environment
+from worker.node import packages
 
 if TYPE_CHECKING:
     from worker.formats._format import Arrays
 
 HERE = Path(__file__).resolve().parent
-LOCKED = ("package.json", "package-lock.json")
 DTYPES = {"f": "float32", "i": "int32", "u": "int32", "b": "bool", "S": "string", "U": "string"}
-
-
-@cache
-def packages() -> Path:
-    """The ``node_modules`` of the lock file, in a folder of the virtual environment that is named after it."""
-    require_node()
-    digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in LOCKED)).hexdigest()[:16]
-    folder = Path(sys.prefix) / f"tfjs-{digest}"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            _install(folder)
-    return folder / "node_modules"
-
-
-def require_node() -> None:
-    """Node and npm are needed by these tests; ``scripts/setup --test`` installs them."""
-    absent = [name for name in ("node", "npm") if shutil.which(name) is None]
-    assert not absent, f"The tests of TensorFlow.js need {' and '.join(absent)}: run scripts/setup --test."
-
-
-def _install(folder: Path) -> None:
-    for name in LOCKED:
-        shutil.copy(HERE / name, folder / name)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"npm ci could not install TensorFlow.js: {done.stderr[-1000:]}"
-    (folder / "complete").touch()
 
 
 def node(*arguments: str, cwd: Path) -> str:
     """What a Node program prints."""
-    environment = clean_environment() | {"NODE_PATH": str(packages())}
+    environment = clean_environment() | {"NODE_PATH": str(packages() / "node_modules")}
     command = ["node", *arguments]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -92,6 +58,6 @@ def arrays(answer: dict[str, Any], outputs: list[str]) -> Arrays:
 
 def paste(snippet: str, folder: Path) -> str:
     """What a snippet prints that is pasted into a page beside ``model/``: files are fetched from the folder."""
-    (folder / "node_modules").symlink_to(packages())
+    (folder / "node_modules").symlink_to(packages() / "node_modules")
     (folder / "snippet.mjs").write_text(snippet, encoding="utf-8")
     return node("--import", str(HERE / "page.mjs"), "snippet.mjs", cwd=folder)

@@ -37,11 +37,6 @@ NARROWED = {
 }
 WRITTEN = frozenset({"float32", "int32", "bool", "string", "complex64", "uint8"})
 READ = WRITTEN | {"uint16", "float16"}
-NOT_RUN = declare(
-    "tfjs-not-run",
-    Severity.NOTE,
-    "What this file holds was read and run by TensorFlow here; TensorFlow.js itself was not run on it.",
-)
 WEIGHTS_ROUNDED = declare(
     "tfjs-weights-rounded",
     Severity.WARNING,
@@ -101,8 +96,12 @@ class Package:
     """An unpacked TensorFlow.js model."""
 
     root: dict[str, Any]
-    folder: Path
+    file: Path  # model.json, beside its shards
     entries: tuple[Entry, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
 
     def arrays(self) -> Iterator[tuple[Entry, np.ndarray]]:
         """Every tensor in the order of the manifest, quantised ones as the numbers they stand for."""
@@ -127,7 +126,7 @@ def read(path: Path, scratch: Path) -> Package:
         raise CorruptFile(name=model.name, problem=f"it is not a TensorFlow.js model ({error})") from error
     if not isinstance(root.get("modelTopology"), dict):
         raise CorruptFile(name=model.name, problem="its modelTopology is no object")
-    return Package(root, model.parent, entries)
+    return Package(root, model, entries)
 
 
 def _entries(manifest: list[dict[str, Any]]) -> Iterator[Entry]:

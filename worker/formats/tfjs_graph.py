@@ -74,6 +74,14 @@ def _interface(root: Mapping[str, Any], graph: Any) -> tuple[Interface, Interfac
     return inputs, outputs
 
 
+def tensors(root: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Which tensor of the graph each input is, and each output, by name."""
+    inputs, outputs = _interface(root, _tfjs_graph.parsed(root["modelTopology"]))
+    return {name: tensor for name, (tensor, _) in inputs.items()}, {
+        name: tensor for name, (tensor, _) in outputs.items()
+    }
+
+
 def _declared(tensors: Mapping[str, Any]) -> Interface:
     """The official converter calls the inputs of some models ``left:0``."""
     plain = {name.removesuffix(":0"): info for name, info in sorted(tensors.items())}
@@ -126,7 +134,7 @@ def load(path: Path, scratch: Path) -> Loaded:
         fed = [feed(given[spec.name], spec.dtype) for spec in inputs]
         return _inner_graphs.of_function(function.owner, function.fed, fed)
 
-    loaded = Loaded(inputs, outputs, run, weights, (_tfjs.NOT_RUN(),), steps=steps, inner=inner)
+    loaded = Loaded(inputs, outputs, run, weights, steps=steps, inner=inner)
     return _graph_variables.with_variables(loaded, function)
 
 

@@ -5,14 +5,13 @@ Specification: https://github.com/tensorflow/tfjs/tree/master/tfjs-layers
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from worker.errors import UnsupportedOperation
 from worker.formats import _live, _sources, _tfjs, _tfjs_layers
 from worker.formats._architecture import Node
-from worker.formats._format import Format, Hop, Loaded, Room, Sample
+from worker.formats._format import Format, Hop, Room, Sample
 
 LABEL = _tfjs_layers.LABEL
 
@@ -53,18 +52,12 @@ def refusal(root: Node, model: Any) -> str:
     return ""
 
 
-def load(path: Path, scratch: Path) -> Loaded:
-    """The layers in Keras, by a reader of our own: the content is judged, not TensorFlow.js' kernels."""
-    loaded = _sources.load("tfjs_layers")(path, scratch)
-    return dataclasses.replace(loaded, findings=(*loaded.findings, _tfjs.NOT_RUN()))
-
-
 FORMAT = Format(
     label=LABEL,
     suffixes=(".zip",),
     sniff=sniff,
     inspect=_sources.inspect("tfjs_layers"),
-    load=load,
+    load=_sources.load("tfjs_layers"),  # the content is judged by it, not the kernels of TensorFlow.js
     converts_from=_sources.converters(write, "tfjs_layers"),
     keeps=frozenset({"architecture", "weights", "training"}),
     refuses={

@@ -22,7 +22,7 @@ from worker.sandbox.endings import Ending, judge
 from worker.sandbox.layers import ENVIRONMENT, REPOSITORY, Layer, missing
 from worker.sandbox.limits import MIB, Limits
 from worker.sandbox.pipes import JobPipes
-from worker.sandbox.request import Request
+from worker.sandbox.request import Program, Request
 
 MAX_REQUEST_BYTES = 128 * 1024
 MAX_READY_BYTES = 64 * 1024
@@ -109,8 +109,10 @@ class Zygote:
         canceled: Callable[[], bool] = never,
         progress: Callable[[str], None] = ignore,
         strict: bool = False,
+        program: Program | None = None,
     ) -> Outcome:
-        """Run one step in a job of its own. It may read ``read``, and write in ``folder`` only.
+        """Run one step in a job of its own. It may read ``read``, and write in ``folder`` only. Where there is a
+        ``program``, the job goes on as that after its step, and the answer is the program's.
 
         Raises the LarderError that the step reported, or the one that says how the job ended. ``canceled`` is asked
         five times a second; ``progress`` is called with the step's texts while it runs. ``strict`` kills the job at the
@@ -120,7 +122,7 @@ class Zygote:
             raise SandboxMissing(missing=absent)
         started = time.monotonic()
         paths = tuple(str(path.resolve()) for path in read)
-        request = Request(step, arguments, paths, str(folder.resolve()), limits, strict)
+        request = Request(step, arguments, paths, str(folder.resolve()), limits, strict, program)
         ending = self._perform(request, canceled, progress)
         seconds = time.monotonic() - started
         try:

@@ -21,10 +21,12 @@ FIRST_USABLE_ABI = 2  # the first one refuses to move files between folders, whi
 READ = READ_FILE | READ_DIR
 # Files and folders only: no symbolic links, pipes, sockets or devices.
 WRITE = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER | TRUNCATE
-FOR_FILES = WRITE_FILE | READ_FILE | TRUNCATE
+FOR_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
 TCP = 1 | 2  # bind, connect
 SCOPES = 1 | 2  # abstract unix sockets, signals to processes outside
 WRITABLE_DEVICES = ("/dev/null", "/dev/zero")
+# The kernel opens these to run any program that is not linked statically
+LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
 PATH_BENEATH = 1
 GET_VERSION = 1
 ABSENT = "the kernel has no Landlock: Linux 5.19 has, unless it is left out of the lsm= list or a container hides it"
@@ -63,8 +65,9 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         os.close(target)
 
 
-def restrict(read: Iterable[str], folder: str) -> str:
-    """Lock this thread: ``read`` may be read, ``folder`` may be written, all else is refused. Says what engaged."""
+def restrict(read: Iterable[str], folder: str, program: str = "") -> str:
+    """Lock this thread: ``read`` may be read, ``folder`` may be written, ``program`` may be run, all else is refused.
+    Says what engaged."""
     version = abi()
     if version < FIRST_USABLE_ABI:
         raise Unavailable(TOO_OLD if version else ABSENT)
@@ -72,7 +75,9 @@ def restrict(read: Iterable[str], folder: str) -> str:
     for path in read:
         _allow(ruleset, path, READ)
     _allow(ruleset, folder, WRITE & _handled(version))
+    for path in (program, *filter(os.path.exists, LOADERS)) if program else ():
+        _allow(ruleset, path, EXECUTE | READ_FILE)
     call("landlock_restrict_self", ruleset, 0)
     os.close(ruleset)
     parts = ["files"] + ["TCP"] * (version >= 4) + ["signals and abstract sockets"] * (version >= 6)
-    return f"ABI {version}: {', '.join(parts)}"
+    return f"ABI {version}: {', '.join(parts)}" + (f"; may run {program}" if program else "")

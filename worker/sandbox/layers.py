@@ -147,12 +147,13 @@ def restrict_files(cell: Cell) -> str:
     """Landlock. Refuses where a thread exists already, for it would stay outside."""
     if len(os.listdir("/proc/self/task")) > 1:
         raise Unavailable("the job has more than one thread, and the others would stay outside")
-    return landlock.restrict((*library_paths(), *cell.request.read), cell.request.folder)
+    program = cell.request.program.command[0] if cell.request.program else ""
+    return landlock.restrict((*library_paths(), *cell.request.read), cell.request.folder, program)
 
 
 def restrict_calls(cell: Cell) -> str:
     """seccomp, last: it refuses what the layers before it need."""
-    return seccomp.load_filter(cell.request.strict)
+    return seccomp.load_filter(cell.request.strict, cell.request.program is not None)
 
 
 Engage = Callable[[Cell], str]

@@ -11,8 +11,21 @@ from worker.sandbox.limits import Limits
 
 
 @dataclass(frozen=True)
+class Program:
+    """What a job turns into when its step has ended, under the same layers and limits.
+
+    ``command``: the program's file by its whole path, and its first arguments; two more tell it where the step's answer
+    lies and on which descriptor it gives its own. ``environment``: what it has beyond the job's.
+    """
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Request:
-    """One job: a step by name, its arguments, what it may read, and the one folder in which it may write."""
+    """One job: a step by name, its arguments, what it may read, the one folder in which it may write, and the program
+    that it ends in, where its step only prepares for one."""
 
     step: str
     arguments: dict[str, Any]
@@ -20,6 +33,7 @@ class Request:
     folder: str
     limits: Limits
     strict: bool = False
+    program: Program | None = None
 
     def encode(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode()
@@ -27,7 +41,9 @@ class Request:
     @classmethod
     def decode(cls, message: bytes) -> Request:
         data = json.loads(message)
-        return cls(**{**data, "read": tuple(data["read"]), "limits": Limits(**data["limits"])})
+        program = data["program"] and Program(tuple(data["program"]["command"]), data["program"]["environment"])
+        plain = {"read": tuple(data["read"]), "limits": Limits(**data["limits"]), "program": program}
+        return cls(**{**data, **plain})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The allow-list of system calls: threads yes; processes, programs, sockets and signals to others no.
 
-Everything that is not named answers EPERM. pyseccomp builds the program once in the zygote; a job only loads it.
+A job that is to end in a program may start one in its own place; which, Landlock says. Everything that is not named
+answers EPERM. pyseccomp builds the program once in the zygote; a job only loads it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futime
 """)
 UNSUPPORTED = _names("setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr")
 # glibc falls back to clone, whose flags a filter can read; those of clone3 stand in memory, where it cannot.
-UNKNOWN = _names("clone3 io_uring_setup io_uring_enter io_uring_register memfd_secret userfaultfd")
+UNKNOWN = _names("clone3 io_uring_setup io_uring_enter io_uring_register memfd_secret userfaultfd pkey_alloc")
 NETWORK = _names("""
 socket socketpair connect bind listen accept accept4 sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg setsockopt
 getsockopt getsockname getpeername shutdown
@@ -106,14 +107,15 @@ def _add_conditional(rules: _Rules) -> None:
 
 
 @cache
-def compile_filter(strict: bool = False) -> bytes:
-    """The program for the kernel. ImportError and RuntimeError of pyseccomp become Unavailable."""
+def compile_filter(strict: bool = False, program: bool = False) -> bytes:
+    """The rules as the kernel takes them, for a job that ends in a program where ``program`` says so. ImportError and
+    RuntimeError of pyseccomp become Unavailable."""
     try:
         import pyseccomp as library
     except (ImportError, RuntimeError, OSError) as error:
         raise Unavailable(f"pyseccomp or libseccomp is missing: {error}") from None
     rules = _Rules(library, strict)
-    rules.add(library.ALLOW, ALLOWED)
+    rules.add(library.ALLOW, [*ALLOWED, *(["execve"] if program else [])])
     rules.add(library.ERRNO(0), PRETENDED)
     rules.add(library.ERRNO(errno.ENOTSUP), UNSUPPORTED)
     rules.add(library.ERRNO(errno.ENOSYS), UNKNOWN)
@@ -127,9 +129,8 @@ def compile_filter(strict: bool = False) -> bytes:
         return file.read()
 
 
-def load_filter(strict: bool = False) -> str:
+def load_filter(strict: bool = False, program: bool = False) -> str:
     """Lock this thread to the allow-list. Says what engaged."""
-    template = compile_filter(strict)
-    program = template.replace(struct.pack("=I", OWN_PID), struct.pack("=I", os.getpid()))
-    install_filter(program)
-    return f"allow-list of {len(ALLOWED)} calls, everything else {'kills' if strict else 'is refused'}"
+    template = compile_filter(strict, program)
+    install_filter(template.replace(struct.pack("=I", OWN_PID), struct.pack("=I", os.getpid())))
+    return f"allow-list of {len(ALLOWED) + program} calls, everything else {'kills' if strict else 'is refused'}"

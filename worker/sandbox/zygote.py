@@ -77,6 +77,7 @@ def prepare(arguments: Namespace) -> dict[str, Step]:
     library_paths()
     with suppress(kernel.Unavailable):  # the job reports it as a missing layer
         seccomp.compile_filter()
+        seccomp.compile_filter(program=True)
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         raise CannotServe(f"an import started threads ({threads} run), and a fork would lose them")
     gc.collect()

@@ -4,7 +4,7 @@ A verdict has parts, and each is a Check that is shown: load, names, shapes, dty
 could not be made has ``passed`` None, and without values nothing is called verified.
 """
 
-from worker.verify.draws import Array, Arrays, load_draws, save_draws
+from worker.verify.draws import Array, Arrays, load_draws, load_raw, save_draws
 from worker.verify.interface import pair
 from worker.verify.judgement import (
     Judgement,
@@ -39,6 +39,7 @@ __all__ = [
     "is_rounding",
     "judge",
     "load_draws",
+    "load_raw",
     "measure",
     "not_run",
     "not_shown",

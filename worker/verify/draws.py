@@ -20,6 +20,7 @@ Arrays = dict[str, Array]
 
 MOST_ENTRIES = 20_000  # draws times outputs
 MOST_DIRECTORY = 4 * 2**20  # bytes that say which entries there are: 200 for each of so many
+RAW = {"float32": "<f4", "int32": "<i4", "bool": "u1"}
 END = struct.Struct("<4s4H2LH")  # the last record of a ZIP: magic, disks, entries (twice), directory's size, offset, …
 END_64 = b"PK\x06\x07"  # of the record before it, in ZIPs with more than that can say
 
@@ -31,6 +32,12 @@ def save_draws(path: Path, draws: Sequence[Mapping[str, Array]]) -> None:
     named |= {f"{number}/": np.zeros(0) for number, draw in enumerate(draws) if not draw}
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **named)
+
+
+def load_raw(path: Path, dtype: str, shape: Sequence[int]) -> Array:
+    """One array whose numbers stand in a file row by row, little-endian; ValueError where they are others."""
+    stored = np.fromfile(path, RAW[dtype]).reshape([int(size) for size in shape])
+    return stored.astype(bool) if dtype == "bool" else stored.astype(dtype, copy=False)
 
 
 def load_draws(path: Path, limit: int = 2**31) -> list[Arrays]:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from worker.errors import LarderError
-from worker.report import Check, Finding, Severity, declare
+from worker.report import Check, Finding, Severity, Verdict, declare
+from worker.verify.draws import Arrays
+from worker.verify.judgement import Judgement
 from worker.verify.seen import Again, Seen, Terms
-from worker.verify.values import values_check
+from worker.verify.values import MOST_ROUNDING, values_check
+
+Exact = Callable[[], list[Arrays] | None]
+UNTOLD = "its answers lie about as far from the source's as rounding goes, and that could not be measured"
 
 DIFFERS_THERE = declare(
     "differs-elsewhere",
     Severity.WARNING,
     "{runtime} {version} opens the result too, and computes something else with it ({gap}): do not run it there.",
+)
+NOT_RUN_THERE = declare(
+    "does-not-run",
+    Severity.WARNING,
+    "Converted, but {runtime} {version} does not run it: {problem} What the file holds computes the same in {own}.",
+)
+NOT_RUN_AT_HOME = declare(
+    "tfjs-not-run",
+    Severity.NOTE,
+    "What this file holds was read and run by {own} here; {runtime} itself was not run on it: {problem}",
 )
 LONGEST = 300
 
@@ -31,7 +46,8 @@ class Outcome(StrEnum):
 @dataclass(frozen=True)
 class Cell:
     """One runtime. ``gap``: how far its answers lie from the source's, relative to an output's largest value; None
-    where it gave none. ``install``: what people install to have the same."""
+    where it gave none. ``install``: what people install to have the same. ``own``: does Larder
+    run the format with it anyway?"""
 
     runtime: str
     label: str
@@ -40,15 +56,27 @@ class Cell:
     gap: float | None = None
     said: str = ""
     install: str = ""
+    own: bool = False
 
     @property
     def named(self) -> str:
         return f"{self.label} {self.version}".strip()
 
 
-def answered_again(cell: Cell, source: Seen, shown: Again, terms: Terms) -> Cell:
-    """The cell of a runtime that ran the result on some of the draws."""
-    return answered(cell, source.on(sorted(shown.values)), shown.seen(), terms)
+def answered_again(cell: Cell, source: Seen, shown: Again, terms: Terms, exact: Exact | None = None) -> Cell:
+    """The cell of a runtime that ran the result on some of the draws.
+
+    ``exact`` gives the source's answers in float64, or None where nobody can: it is asked where values lie so near that
+    nothing else tells whether rounding has moved them."""
+    found = answered(cell, source.on(sorted(shown.values)), shown.seen(), terms)
+    near = found.verdict is Outcome.DIFFERS and 0 < (found.gap or 0) <= MOST_ROUNDING
+    if exact is None or source.exact or not near:
+        return found
+    answers = exact()
+    if answers is None:
+        return _with(cell, Outcome.ABSENT, found.gap, UNTOLD)
+    finer = replace(source, exact=answers).on(sorted(shown.values))
+    return answered(cell, finer, shown.seen(), replace(terms, absolute=not answers))
 
 
 def answered(cell: Cell, source: Seen, shown: Seen, terms: Terms) -> Cell:
@@ -71,15 +99,17 @@ def untold(cell: Cell, error: LarderError) -> Cell:
 
 
 def _with(cell: Cell, outcome: Outcome, gap: float | None, said: str) -> Cell:
-    return Cell(cell.runtime, cell.label, cell.version, outcome, gap, said[:LONGEST], cell.install)
+    return replace(cell, verdict=outcome, gap=gap, said=said[:LONGEST])
 
 
 def loadback_check(cells: Sequence[Cell]) -> Check:
     """True where the runtime that the format's snippet is written for, which is the first cell, computes the same, or
-    where it cannot be asked and another one does; False where it refuses or differs; None where none could be asked."""
+    where it cannot be asked and another one does; False where it refuses or differs; None where none could be asked,
+    and where it lacks what the file needs, while Larder's own reader of the format computes the same."""
     by_outcome = {outcome: [cell for cell in cells if cell.verdict is outcome] for outcome in Outcome}
     home, same = cells[0].verdict if cells else Outcome.ABSENT, by_outcome[Outcome.SAME]
     passed = home is Outcome.SAME if home is not Outcome.ABSENT else (True if same else None)
+    passed = None if home is Outcome.REFUSED and _own(cells) else passed
     sentences = _sentences(by_outcome)
     return Check("load-back", passed, " ".join(sentences), {"cells": [asdict(cell) for cell in cells]})
 
@@ -96,13 +126,38 @@ def _sentences(by_outcome: dict[Outcome, list[Cell]]) -> Iterator[str]:
         yield f"{cell.label}: {cell.said.rstrip('.')}."
 
 
+def _own(cells: Sequence[Cell]) -> Cell | None:
+    """Larder's own reader of the format, where the snippet is written for another one, and it computes the same."""
+    return next((cell for cell in cells[1:] if cell.own and cell.verdict is Outcome.SAME), None)
+
+
+def beside(judgement: Judgement, check: Check) -> Judgement:
+    """The judgement with the load-back: what differs where people run it differs, and what does not run there is not
+    verified, whatever it holds."""
+    verdict, reason, checks = judgement
+    refused = check.passed is None and check.data["cells"][0]["verdict"] == Outcome.REFUSED
+    if check.passed is False and verdict is not Verdict.DIFFERS:
+        verdict, reason = Verdict.DIFFERS, check.sentence
+    if verdict is Verdict.VERIFIED and refused:
+        verdict, reason = Verdict.NOT_PROVABLE, check.sentence
+    return verdict, reason, (*checks, check)
+
+
 def loadback_findings(cells: Sequence[Cell]) -> list[Finding]:
-    """A runtime that opens the result and computes something else, other than the format's own, whose check fails."""
-    return [
+    """A runtime that opens the result and computes something else, other than the format's own, whose check fails; and
+    a format's own that does not run it, or was not asked, while what is in the file was run by another one."""
+    return [*_at_home(cells)] + [
         DIFFERS_THERE(runtime=cell.label, version=cell.version, gap=_much(cell))
         for cell in cells[1:]
         if cell.verdict is Outcome.DIFFERS
     ]
+
+
+def _at_home(cells: Sequence[Cell]) -> Iterator[Finding]:
+    if (own := _own(cells)) and cells[0].verdict in (Outcome.REFUSED, Outcome.ABSENT):
+        kind = NOT_RUN_THERE if cells[0].verdict is Outcome.REFUSED else NOT_RUN_AT_HOME
+        problem = f"{cells[0].said.rstrip('.')}."
+        yield kind(runtime=cells[0].label, version=cells[0].version, problem=problem, own=own.label)
 
 
 def _much(cell: Cell) -> str:

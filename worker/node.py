@@ -1,0 +1,77 @@
+"""Node, and the packages of TensorFlow.js that ``scripts/setup`` installs beside this Python: are they here, and how is
+a model run with them? Asked outside of jobs, once per process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent / "tfjs"
+LOCKED = ("package.json", "package-lock.json")
+PACKAGES = tuple(f"@tensorflow/tfjs-{name}" for name in ("core", "backend-cpu", "converter", "layers"))
+OLDEST = 18  # of Node: what Debian 12 and Ubuntu 24.04 have
+SECONDS = 10  # for saying which release it is
+# Numbers lie outside of V8's heap, so that one need not be large. Nothing here makes code of text, or loads native code
+OPTIONS = ("--max-old-space-size=2048", "--disallow-code-generation-from-strings", "--no-addons")
+ABOUT = "JSON.stringify([process.versions.node, process.execPath])"
+HOW = f"install Node {OLDEST} or newer and npm, and run scripts/setup"
+
+
+@dataclass(frozen=True)
+class Node:
+    """How a model is run. ``version``: of TensorFlow.js; ``absent``: why it cannot be, or "".
+
+    ``command`` is run with the file that says what to run and the number of a descriptor; see ``tfjs/run.js``. It has
+    ``environment``, and reads nothing else than ``packages`` and what the system's libraries are.
+    """
+
+    version: str = ""
+    absent: str = ""
+    command: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    packages: Path = Path()
+
+
+def packages() -> Path:
+    """The folder of ``node_modules``: in the virtual environment, named after the lock file."""
+    digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in LOCKED)).hexdigest()
+    return Path(sys.prefix) / f"tfjs-{digest[:16]}"
+
+
+def found() -> Node:
+    """TensorFlow.js as it is here, or why it is not."""
+    return _found(os.environ.get("LARDER_NODE") or "node", packages())
+
+
+@cache
+def _found(name: str, folder: Path) -> Node:
+    program = shutil.which(name)
+    if program is None:
+        return Node(absent=f"not present here: {HOW}")
+    if not (folder / "complete").exists():
+        return Node(absent=f"not present here: its packages are not installed; {HOW}")
+    release, path = _about(program)
+    if int(release.partition(".")[0] or 0) < OLDEST:
+        return Node(absent=f"not present here: Node is {release or 'one that does not start'}; {HOW}")
+    described = json.loads((folder / "node_modules" / PACKAGES[0] / "package.json").read_text(encoding="utf-8"))
+    # io_uring is refused in jobs, and settings of OpenSSL are none of theirs to read
+    environment = {"NODE_PATH": f"{folder}/node_modules", "UV_USE_IO_URING": "0", "OPENSSL_CONF": os.devnull}
+    command = (path, *OPTIONS, str(HERE / "run.js"))
+    return Node(str(described["version"]), "", command, tuple(environment.items()), folder)
+
+
+def _about(program: str) -> tuple[str, str]:
+    """The release, and the program behind whatever starts it; empty where it does not start."""
+    try:
+        done = subprocess.run([program, "-p", ABOUT], capture_output=True, text=True, timeout=SECONDS, check=True)
+        release, path = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return "", ""
+    return str(release), str(path)
