@@ -55,6 +55,8 @@ def test_every_runtime_is_a_row() -> None:
         (Check("values", None, "", {"explained": True}), "Unproven"),
         (Check("unrounded", None, ""), "Unproven"),
         (Check("values", None, ""), "Not made"),
+        (Check("load-back", None, "", {"cells": CELLS[::-1]}), "In part"),
+        (Check("load-back", None, "", {"cells": CELLS[1:]}), "Not made"),
     ],
 )
 def test_what_a_check_that_is_undecided_is_called(check: Check, word: str) -> None:

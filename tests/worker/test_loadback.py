@@ -13,10 +13,19 @@ import pytest
 from worker import formats, loadback
 from worker.errors import LarderError, ModelError, NotRunnable
 from worker.formats._format import TensorSpec, Tolerance
-from worker.report import Check
+from worker.report import Check, Verdict
 from worker.snippets import pinned
-from worker.verify import Seen, Terms
-from worker.verify.loadback import Cell, Outcome, answered, loadback_check, loadback_findings, refused
+from worker.verify import Again, Seen, Terms
+from worker.verify.loadback import (
+    Cell,
+    Outcome,
+    answered,
+    answered_again,
+    beside,
+    loadback_check,
+    loadback_findings,
+    refused,
+)
 
 TERMS = Terms(Tolerance(1e-5, 1e-6), exact_weights=False)
 SPEC = TensorSpec("x", (None, 2), "float32")
@@ -64,11 +73,12 @@ def test_every_result_that_runs_has_a_runtime(slug: str) -> None:
 
 def test_what_cannot_be_asked_says_why() -> None:
     assert "not run here" in loadback.runtimes("coreml")[0].absent
-    assert "not present here" in loadback.runtimes("tfjs_layers")[0].absent
     with pytest.raises(NotRunnable, match="converted, not run here"):
         loadback.run_in("coreml", "coreml", Path("m.zip"), Path())
     with pytest.raises(NotRunnable, match="does not open this format"):
         loadback.run_in("litert", "onnx", Path("m.onnx"), Path())
+    with pytest.raises(NotRunnable, match="in Python"):
+        loadback.run_in("tfjs", "tfjs_graph", Path("m.zip"), Path())
 
 
 def test_a_runtime_that_is_not_installed_is_not_present(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +154,74 @@ def test_the_runtime_of_the_snippet_decides(verdicts: list[Outcome], passed: boo
     assert loadback_check(cells).passed is passed
 
 
+OWN = dataclasses.replace(cell("own", Outcome.SAME), own=True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "before", "passed", "verdict"),
+    [
+        ([cell("home", Outcome.REFUSED), OWN], Verdict.VERIFIED, None, Verdict.NOT_PROVABLE),
+        ([cell("home", Outcome.REFUSED), OWN], Verdict.DIFFERS, None, Verdict.DIFFERS),
+        ([cell("home", Outcome.REFUSED), cell("other", Outcome.SAME)], Verdict.VERIFIED, False, Verdict.DIFFERS),
+        ([cell("home", Outcome.DIFFERS), OWN], Verdict.VERIFIED, False, Verdict.DIFFERS),
+        ([cell("home", Outcome.DIFFERS), OWN], Verdict.NOT_PROVABLE, False, Verdict.DIFFERS),
+        ([cell("home", Outcome.ABSENT), OWN], Verdict.VERIFIED, True, Verdict.VERIFIED),
+        ([cell("home", Outcome.ABSENT)], Verdict.VERIFIED, None, Verdict.VERIFIED),
+        ([cell("home", Outcome.SAME), OWN], Verdict.VERIFIED, True, Verdict.VERIFIED),
+    ],
+)
+def test_what_does_not_run_at_home_is_not_verified(
+    cells: list[Cell], before: Verdict, passed: bool | None, verdict: Verdict
+) -> None:
+    """Where Larder's own reader of the format computes the same, what is missing is the runtime's, and no fault."""
+    check = loadback_check(cells)
+    found = beside((before, "as before", ()), check)
+    assert (check.passed, found[0]) == (passed, verdict)
+    assert found[1] == ("as before" if verdict is before else check.sentence)
+    assert found[2] == (check,)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [
+        (Outcome.REFUSED, "does-not-run"),
+        (Outcome.ABSENT, "tfjs-not-run"),
+        (Outcome.SAME, None),
+        (Outcome.DIFFERS, None),
+    ],
+)
+def test_a_runtime_that_was_not_asked_or_lacks_something_is_told(verdict: Outcome, code: str | None) -> None:
+    findings = loadback_findings([cell("home", verdict, "no such operation"), OWN])
+    assert [finding.code for finding in findings] == ([code] if code else [])
+    assert all("no such operation." in finding.sentence and "OWN" in finding.sentence for finding in findings)
+
+
+# How far a runtime with kernels of its own may lie off
+
+
+def again(values: Any) -> Again:
+    return Again(SOURCE.inputs, SOURCE.outputs, {0: {"y": values}})
+
+
+@pytest.mark.parametrize(
+    ("rounding", "outcome"),
+    [(1e-5, Outcome.SAME), (1e-7, Outcome.DIFFERS), (None, Outcome.ABSENT)],
+)
+def test_rounding_is_measured_where_it_decides(rounding: float | None, outcome: Outcome) -> None:
+    asked = []
+
+    def exact() -> list[Any] | None:
+        asked.append(rounding)
+        return None if rounding is None else [{"y": VALUES.astype("float64") * (1 + rounding)}]
+
+    assert answered_again(cell("home"), SOURCE, again(VALUES * (1 + 1e-7)), TERMS, exact).verdict is Outcome.SAME
+    assert answered_again(cell("home"), SOURCE, again(VALUES * 1.5), TERMS, exact).verdict is Outcome.DIFFERS
+    assert asked == []
+    found = answered_again(cell("home"), SOURCE, again(VALUES * (1 + 3e-5)), TERMS, exact)
+    assert (found.verdict, asked) == (outcome, [rounding])
+    assert found.gap == pytest.approx(3e-5, rel=0.1)
+
+
 def test_all_is_said_and_survives_json() -> None:
     cells = [
         cell("home", Outcome.SAME, "", 1e-7),
@@ -171,6 +249,13 @@ def test_the_snippet_is_pinned_to_what_it_ran_with() -> None:
     first, _, rest = text.partition("\n")
     assert first == "# Ran here with ONNXRUNTIME 1.0. To have the same: pip install onnxruntime==1.0"
     assert rest == item.snippet
+
+
+def test_packages_of_javascript_come_from_npm() -> None:
+    home = dataclasses.replace(cell("tfjs", Outcome.SAME, "", 0.0), install="@tensorflow/tfjs-core@4.22.0")
+    text = pinned(formats.get("tfjs_graph"), [loadback_check([home])])
+    first = text.partition("\n")[0]
+    assert first == "// Ran here with TFJS 1.0. To have the same: npm install @tensorflow/tfjs-core@4.22.0"
 
 
 def test_a_snippet_that_would_not_run_is_not_shown() -> None:

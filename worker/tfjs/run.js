@@ -32,6 +32,7 @@ async function open({model, outputs}) {
   const names = outputs.map(output => output.name);
   if (found.modelTopology.node) {
     const graph = await require('@tensorflow/tfjs-converter').loadGraphModel(handler);
+    follow(graph.executor);
     return {names, run: given => graph.executeAsync(given, outputs.map(output => output.tensor))};
   }
   const layers = await require('@tensorflow/tfjs-layers').loadLayersModel(handler);
@@ -42,6 +43,16 @@ async function open({model, outputs}) {
       return layers.predict(tensors.length === 1 ? tensors[0] : tensors);
     },
   };
+}
+
+// Remember which operation of a graph is being executed, also in its functions, for errors do not name it.
+let current = '';
+function follow(executor) {
+  const executors = [executor, ...Object.values(executor?.functionExecutorMap ?? {})];
+  for (const node of executors.flatMap(each => Object.values(each?.graph?.nodes ?? {}))) {
+    const category = node.category; // what an executor looks at first
+    Object.defineProperty(node, 'category', {get: () => (current = `${node.op} (${node.name}): `, category)});
+  }
 }
 
 // The names in the model's own order; as they are where it calls them otherwise, or knows none, as a Sequential does.
@@ -92,7 +103,7 @@ function refusal(error) {
   if (/allocation failed/i.test(message)) {
     return {error: {code: 'out-of-memory', details: {limit: 'amount'}}};
   }
-  return {value: {refusal: message.slice(0, LONGEST), draws: [], told: {}}};
+  return {value: {refusal: (current + message).replace(/\s+/g, ' ').slice(0, LONGEST), draws: [], told: {}}};
 }
 
 const [, , file, descriptor] = process.argv;
