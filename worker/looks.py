@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker import loadback, node
-from worker.errors import LarderError, ModelError, NotRunnable
+from worker.errors import Crashed, LarderError, ModelError, NoResult, NotRunnable
 from worker.formats._format import TensorSpec
 from worker.sandbox.request import Program
 from worker.work import MAX_VALUES, MIB, OF_THE_JOB, STOPPED, Json, Work, sense, take, text, under_its_suffix
@@ -62,7 +62,7 @@ class Look:
 
         names = verify.pair(self.before.outputs, self.after.outputs) or {}
         values = [{old: draw[new] for old, new in names.items()} for draw in self.after.values]
-        return replace(self, before=replace(self.before, values=values))
+        return replace(self, before=replace(self.before, values=values), exact=None)
 
     # Where they part -----------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ def run_in_tfjs(work: Work, file: File, specs: Sequence[Json], inputs: Path) -> 
     from worker.verify import Again
 
     folder = work.subfolder("again-tfjs")
-    answer = ask(work, "hand_over", file, {"specs": list(specs), "inputs": str(inputs)}, inputs, folder, node.found())
+    answer = _answer_of_tfjs(work, file, {"specs": list(specs), "inputs": str(inputs)}, inputs, folder)
     with sense():
         if answer["refusal"]:
             raise ModelError(problem=str(answer["refusal"]))
@@ -173,6 +173,20 @@ def run_in_tfjs(work: Work, file: File, specs: Sequence[Json], inputs: Path) -> 
         inputs_shown, outputs_shown = (tuple(map(TensorSpec.from_json, told[side])) for side in ("inputs", "outputs"))
         draws = [_raw(rows, folder, number) for number, rows in enumerate(answer["draws"])]
         return Again(inputs_shown, outputs_shown, dict(zip(map(int, told["draws"]), draws, strict=True)))
+
+
+def _answer_of_tfjs(work: Work, file: File, wishes: Json, inputs: Path, folder: Path) -> Json:
+    """NotRunnable where Node ended before it could begin, which is no fault of the model."""
+    here, said = node.found(), list[str]()
+    named = under_its_suffix(file.path, file.format, folder)
+    arguments = {"path": text(named), "format": file.format, **wishes}
+    program = Program(here.command, dict(here.environment))
+    try:
+        return work.job("hand_over", arguments, [file.path, inputs, *here.read], folder, said.append, program)
+    except (Crashed, NoResult) as error:
+        if node.BEGUN in said:
+            raise
+        raise NotRunnable(problem=f"Node does not start in a job ({error.message.rstrip('.')})") from error
 
 
 def _raw(rows: Sequence[Json], folder: Path, number: int) -> Arrays:
@@ -184,12 +198,9 @@ def _raw(rows: Sequence[Json], folder: Path, number: int) -> Arrays:
     return {str(row["name"]): load_raw(file, row["dtype"], row["shape"]) for row, file in found}
 
 
-def ask(
-    work: Work, step: str, file: File, wishes: Json, inputs: Path, folder: Path, by: node.Node | None = None
-) -> Json:
+def ask(work: Work, step: str, file: File, wishes: Json, inputs: Path, folder: Path) -> Json:
     """The answer of one job that opens this file, and may read the .npz of ``inputs``; ``wishes`` is what else it is
-    told. ``by``: it goes on as Node, and that answers."""
+    told."""
     named = under_its_suffix(file.path, file.format, folder)
     arguments = {"path": text(named), "format": file.format, "signature": file.signature, **wishes}
-    read = [file.path, inputs, *([by.packages] if by else [])]
-    return work.job(step, arguments, read, folder, program=Program(by.command, dict(by.environment)) if by else None)
+    return work.job(step, arguments, [file.path, inputs], folder)

@@ -17,10 +17,12 @@ HERE = Path(__file__).resolve().parent / "tfjs"
 LOCKED = ("package.json", "package-lock.json")
 PACKAGES = tuple(f"@tensorflow/tfjs-{name}" for name in ("core", "backend-cpu", "converter", "layers"))
 OLDEST = 18  # of Node: what Debian 12 and Ubuntu 24.04 have
+DEBIAN = Path("/usr/share/nodejs")  # parts of Node that Debian's has outside of its file, and does not start without
 SECONDS = 10  # for saying which release it is
 # Numbers lie outside of V8's heap, so that one need not be large. Nothing here makes code of text, or loads native code
 OPTIONS = ("--max-old-space-size=2048", "--disallow-code-generation-from-strings", "--no-addons")
 ABOUT = "JSON.stringify([process.versions.node, process.execPath])"
+BEGUN = "TensorFlow.js has begun"  # what the program says first, see ``tfjs/run.js``
 HOW = f"install Node {OLDEST} or newer and npm, and run scripts/setup"
 
 
@@ -29,14 +31,14 @@ class Node:
     """How a model is run. ``version``: of TensorFlow.js; ``absent``: why it cannot be, or "".
 
     ``command`` is run with the file that says what to run and the number of a descriptor; see ``tfjs/run.js``. It has
-    ``environment``, and reads nothing else than ``packages`` and what the system's libraries are.
+    ``environment``, and has to ``read`` these folders beside the system's libraries.
     """
 
     version: str = ""
     absent: str = ""
     command: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-    packages: Path = Path()
+    read: tuple[Path, ...] = ()
 
 
 def packages() -> Path:
@@ -64,7 +66,8 @@ def _found(name: str, folder: Path) -> Node:
     # io_uring is refused in jobs, and settings of OpenSSL are none of theirs to read
     environment = {"NODE_PATH": f"{folder}/node_modules", "UV_USE_IO_URING": "0", "OPENSSL_CONF": os.devnull}
     command = (path, *OPTIONS, str(HERE / "run.js"))
-    return Node(str(described["version"]), "", command, tuple(environment.items()), folder)
+    read = (folder, *filter(Path.is_dir, [DEBIAN]))
+    return Node(str(described["version"]), "", command, tuple(environment.items()), read)
 
 
 def _about(program: str) -> tuple[str, str]:

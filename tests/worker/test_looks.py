@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker import loadback
+from worker import loadback, node
 from worker.errors import Canceled, Crashed, DiskFull, LarderError, NoResult, OutOfMemory, TimedOut
 from worker.formats._format import TensorSpec, Tolerance
 from worker.formats._inner import MOST
@@ -88,6 +89,43 @@ def test_a_crash_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", [{}, {"inputs": [3], "outputs": []}, {"inputs": [], "outputs": None}])
 def test_an_answer_that_makes_no_sense_is_a_refusal(answer: dict[str, Any], tmp_path: Path) -> None:
     assert [verdict for verdict, _ in verdicts(look(tmp_path, lambda _: answer))[1:]] == ["refused"] * 2
+
+
+@dataclass
+class NodeJobs:
+    """Every job goes on as Node and ends with the error; ``begun``: after TensorFlow.js was there."""
+
+    error: LarderError
+    begun: bool
+
+    def run(self, step: str, arguments: dict[str, Any], **more: Any) -> Answer:
+        assert (step, more["program"].command[0]) == ("hand_over", node.found().command[0])
+        assert set(node.found().read) < set(more["read"])
+        assert more["limits"].wall_seconds <= 60
+        if self.begun:
+            more["progress"](node.BEGUN)
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [Crashed(signal="SIGABRT"), NoResult(status=1)])
+@pytest.mark.parametrize(("begun", "verdict"), [(True, "refused"), (False, "absent")])
+def test_a_node_that_does_not_start_says_nothing_about_the_result(
+    error: LarderError, begun: bool, verdict: str, tmp_path: Path
+) -> None:
+    found = look(tmp_path, failing(error))
+    work = dataclasses.replace(found.work, zygote=NodeJobs(error, begun))
+    found = dataclasses.replace(found, work=work, result=dataclasses.replace(found.result, format="tfjs_graph"))
+    said = "" if begun else "Node does not start in a job"
+    assert [(word, text.startswith(said)) for word, text in verdicts(found)[:1]] == [(verdict, True)]
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"refusal": "", "draws": [[{}]], "told": {}}, {"refusal": "", "draws": 3, "told": {"draws": None}}]
+)
+def test_an_answer_of_node_that_makes_no_sense_is_a_refusal(answer: dict[str, Any], tmp_path: Path) -> None:
+    found = look(tmp_path, lambda _: answer)
+    found = dataclasses.replace(found, result=dataclasses.replace(found.result, format="tfjs_graph"))
+    assert verdicts(found)[0][0] == "refused"
 
 
 # Where they part

@@ -26,8 +26,8 @@ def test_it_works() -> None:
     found = node.found()
     assert (found.absent, found.version) == ("", "4.22.0")
     assert Path(found.command[0]).name.startswith("node")
-    assert found.packages == node.packages()
-    assert found.packages.parent == Path(sys.prefix)
+    assert found.read[0] == node.packages()
+    assert node.packages().parent == Path(sys.prefix)
 
 
 def test_it_is_the_first_runtime_of_both_formats() -> None:

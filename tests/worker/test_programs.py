@@ -80,7 +80,7 @@ def run(zygote: Zygote, tmp_path: Path) -> Run:
         path.write_text(BEGINNING + script, encoding="utf-8")
         program = Program((*FOUND.command[:-1], str(path)), dict(FOUND.environment))
         asked = {"step": "echo", "arguments": {"word": word}, **more}
-        return zygote.run(**asked, read=[path], folder=folder, limits=limits, program=program)
+        return zygote.run(**asked, read=[path, *FOUND.read], folder=folder, limits=limits, program=program)
 
     return run_script
 

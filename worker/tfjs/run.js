@@ -5,7 +5,8 @@
 // {model, inputs: [[{name, dtype, shape, file}, …], …], outputs: [{name, tensor}, …], told} says what to run: the path
 // of model.json, one list of tensors for each draw, and what the outputs are called, and in a graph which tensors they
 // are. A file holds the numbers of one tensor, row by row, little-endian. One line of JSON on the descriptor answers,
-// as any job does: {"value": {refusal, draws, told}}, where draws are lists like those of inputs, or {"error": …}.
+// as any job does: {"value": {refusal, draws, told}}, where draws are lists like those of inputs, or {"error": …}; one
+// before it says that nothing keeps Node from running here.
 const fs = require('fs');
 const path = require('path');
 const tf = require('@tensorflow/tfjs-core');
@@ -107,7 +108,9 @@ function refusal(error) {
 }
 
 const [, , file, descriptor] = process.argv;
+const say = line => fs.writeSync(Number(descriptor), JSON.stringify(line) + '\n');
+say({progress: 'TensorFlow.js has begun'});
 main(JSON.parse(fs.readFileSync(file, 'utf8')))
     .then(value => ({value}))
     .catch(refusal)
-    .then(said => fs.writeSync(Number(descriptor), JSON.stringify(said) + '\n'));
+    .then(say);
