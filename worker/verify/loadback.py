@@ -90,12 +90,16 @@ def answered(cell: Cell, source: Seen, shown: Seen, terms: Terms) -> Cell:
 
 def refused(cell: Cell, error: LarderError) -> Cell:
     """The cell of a runtime that does not open the result, or does not run it."""
-    return _with(cell, Outcome.REFUSED, None, str(error.details.get("problem") or error.message))
+    return _with(cell, Outcome.REFUSED, None, _problem(error))
 
 
 def untold(cell: Cell, error: LarderError) -> Cell:
     """The cell of a runtime that was stopped before it could answer, which says nothing about the result."""
-    return _with(cell, Outcome.ABSENT, None, error.message)
+    return _with(cell, Outcome.ABSENT, None, _problem(error))
+
+
+def _problem(error: LarderError) -> str:
+    return str(error.details.get("problem") or error.message)
 
 
 def _with(cell: Cell, outcome: Outcome, gap: float | None, said: str) -> Cell:
