@@ -1,5 +1,5 @@
 """Node, and the packages of TensorFlow.js that ``scripts/setup`` installs beside this Python: are they here, and how is
-a model run with them? Asked outside of jobs, once per process."""
+a model run with them? Asked outside of jobs."""
 
 from __future__ import annotations
 
@@ -49,19 +49,17 @@ def packages() -> Path:
 
 def found() -> Node:
     """TensorFlow.js as it is here, or why it is not."""
-    return _found(os.environ.get("LARDER_NODE") or "node", packages())
-
-
-@cache
-def _found(name: str, folder: Path) -> Node:
-    program = shutil.which(name)
+    program, folder = shutil.which(os.environ.get("LARDER_NODE") or "node"), packages()
     if program is None:
         return Node(absent=f"not present here: {HOW}")
     if not (folder / "complete").exists():
         return Node(absent=f"not present here: its packages are not installed; {HOW}")
-    release, path = _about(program)
-    if int(release.partition(".")[0] or 0) < OLDEST:
-        return Node(absent=f"not present here: Node is {release or 'one that does not start'}; {HOW}")
+    try:
+        release, path = _about(program)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return Node(absent=f"not present here: Node does not start; {HOW}")
+    if int(release.partition(".")[0]) < OLDEST:
+        return Node(absent=f"not present here: Node is {release}; {HOW}")
     described = json.loads((folder / "node_modules" / PACKAGES[0] / "package.json").read_text(encoding="utf-8"))
     # io_uring is refused in jobs, and settings of OpenSSL are none of theirs to read
     environment = {"NODE_PATH": f"{folder}/node_modules", "UV_USE_IO_URING": "0", "OPENSSL_CONF": os.devnull}
@@ -70,11 +68,10 @@ def _found(name: str, folder: Path) -> Node:
     return Node(str(described["version"]), "", command, tuple(environment.items()), read)
 
 
+@cache
 def _about(program: str) -> tuple[str, str]:
-    """The release, and the program behind whatever starts it; empty where it does not start."""
-    try:
-        done = subprocess.run([program, "-p", ABOUT], capture_output=True, text=True, timeout=SECONDS, check=True)
-        release, path = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return "", ""
+    """The release, and the program behind whatever starts it; OSError, SubprocessError or ValueError where that does
+    not start, which may be for once."""
+    done = subprocess.run([program, "-p", ABOUT], capture_output=True, text=True, timeout=SECONDS, check=True)
+    release, path = json.loads(done.stdout)
     return str(release), str(path)

@@ -48,7 +48,7 @@ def test_it_works(pair: Path, made: list[Path]) -> None:
     assert (lite["size"], lite["runtime"].split()[0]) == (made[0].stat().st_size, "LiteRT")
     assert lite["error"] < 1e-5
     assert (lite["top1"], lite["top1_rows"]) == (1.0, 10)
-    assert (browser["seconds"], browser["error"], "Node" in browser["problem"]) == (None, 0.0, True)
+    assert (browser["seconds"], browser["error"], "plain JavaScript" in browser["problem"]) == (None, 0.0, True)
     assert table["shapes"] == {"x": [1, 3]}
 
 

@@ -62,9 +62,9 @@ def test_without_its_packages_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ("program", "said"),
     [
         ('#!/bin/sh\necho \'["16.20.0", "/usr/bin/node"]\'\n', "Node is 16.20.0"),
-        ("#!/bin/sh\nexit 1\n", "Node is one that does not start"),
-        ("#!/bin/sh\necho hello\n", "Node is one that does not start"),
-        ("no program", "Node is one that does not start"),
+        ("#!/bin/sh\nexit 1\n", "Node does not start"),
+        ("#!/bin/sh\necho hello\n", "Node does not start"),
+        ("no program", "Node does not start"),
     ],
 )
 def test_another_node_is_told(program: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -160,15 +160,16 @@ def test_nothing_else_is_run_in_its_place(run: Run) -> None:
     assert found == dict.fromkeys(paths, errno.EACCES)
 
 
-def test_a_program_that_does_not_start_is_told(zygote: Zygote, tmp_path: Path) -> None:
-    file = tmp_path / "node"
-    file.write_text("no program", encoding="ascii")
-    file.chmod(0o755)
+@pytest.mark.parametrize("content", ["no program", None])
+def test_a_program_that_does_not_start_is_told(content: str | None, zygote: Zygote, tmp_path: Path) -> None:
+    """One that is gone leaves every layer as it is."""
     (tmp_path / "job").mkdir()
+    program = Program((str(tmp_path / "node"),), {})
+    if content:
+        (tmp_path / "node").write_text(content, encoding="ascii")
+        (tmp_path / "node").chmod(0o755)
     with pytest.raises(NotRunnable, match="does not start"):
-        zygote.run(
-            "echo", {"word": ""}, read=(), folder=tmp_path / "job", limits=SMALL, program=Program((str(file),), {})
-        )
+        zygote.run("echo", {"word": ""}, read=(), folder=tmp_path / "job", limits=SMALL, program=program)
 
 
 def test_where_the_step_fails_no_program_begins(zygote: Zygote, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def restrict(read: Iterable[str], folder: str, program: str = "") -> str:
     for path in read:
         _allow(ruleset, path, READ)
     _allow(ruleset, folder, WRITE & _handled(version))
-    for path in (program, *filter(os.path.exists, LOADERS)) if program else ():
+    for path in filter(os.path.exists, (program, *LOADERS) if program else ()):
         _allow(ruleset, path, EXECUTE | READ_FILE)
     call("landlock_restrict_self", ruleset, 0)
     os.close(ruleset)
