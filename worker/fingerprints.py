@@ -31,6 +31,8 @@ PROJECTIONS = 2
 DIRECTIONS = 8445 * 2**40  # where the hashes begin: the first ones of both directions lie well apart
 DIGITS = 9  # of a float32
 SINGLE = 1e-6  # relative: what some operations in float32 make of a number
+SAMPLE = 8  # different values that are kept of a tensor, always the same ones where it has them
+SPREADING = 0x9E3779B1  # what the bits of a value are multiplied with, so that no kind of value is kept rather
 
 
 def fingerprint(name: str, array: Any, step: float = 0.0) -> Json:
@@ -113,7 +115,23 @@ def _sorted(values: Array) -> Json:
         "finite": finite,
         "quantiles": _short(numbers if finite else np.zeros(QUANTILES)),
         "largest": float(ends),
-    }
+    } | _sampled(values)
+
+
+def _sampled(values: Array) -> Json:
+    """How many different values there are, and the marks of a few: those with the smallest of all marks, so that two
+    tensors that have most of their values in common have most of these in common."""
+    import numpy as np
+
+    if values.dtype.kind not in "fi" or not values.size:
+        return {"different": 0, "sample": []}
+    first = np.ones(values.size, bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    bits = values[first].view({4: "uint32", 8: "uint64"}[values.itemsize])
+    marks = (bits ^ (bits >> np.uint64(32))).astype("uint32") if bits.itemsize == 8 else bits
+    marks = marks * np.uint32(SPREADING)
+    least = np.partition(marks, SAMPLE)[:SAMPLE] if marks.size > SAMPLE else marks
+    return {"different": int(marks.size), "sample": np.sort(least).tolist()}
 
 
 def _digest(values: Array) -> str:

@@ -70,6 +70,42 @@ def test_a_changed_kernel_is_certain(fault: Any) -> None:
     assert check.sentence == "The weights differ: a/kernel is there with other values."
 
 
+def with_other(array: Any, *places: Any) -> Any:
+    """The array with a large number in each of these places."""
+    wrong = array.copy()
+    for place in places:
+        wrong[place] = 25.0
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("shape", "places"),
+    [((1000, 8), [(17, 3)]), ((40,), [3]), ((3, 3, 8, 16), [(slice(None), slice(None), slice(None), 5)])],
+)
+def test_a_few_other_numbers_in_a_tensor_are_certain(shape: tuple[int, ...], places: list[Any]) -> None:
+    model = {"a/table": drawn(*shape), "b/table": drawn(*shape)}
+    wrong = {"x": with_other(model["a/table"], *places).T, "y": model["b/table"]}
+    check = compare(told(model), told(wrong))
+    assert check.passed is False
+    assert check.sentence == "The weights differ: a/table is there with other values."
+
+
+def test_tensors_of_a_few_different_numbers_are_not_taken_for_each_other() -> None:
+    grid = np.array([-1.0, -0.5, 0.0, 0.5, 1.0], "float32")
+    model = {name: np.random.default_rng(seed).choice(grid, (20, 30)) for seed, name in enumerate("ab")}
+    assert compare(told(model), told({"c": np.random.default_rng(7).choice(grid, (20, 30))})).passed is None
+
+
+def test_the_rows_of_a_table_keep_their_order() -> None:
+    table = drawn(1000, 8)
+    swapped = table.copy()
+    swapped[[17, 18]] = table[[18, 17]]
+    assert compare(told({"embedding/embeddings": table}), told({"x": swapped})).passed is False
+    assert (
+        compare(told({"lstm/kernel": table}), told({"x": swapped})).passed is None
+    )  # gates may follow each other anew
+
+
 @pytest.mark.parametrize(
     "tensors",
     [

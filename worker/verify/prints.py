@@ -17,6 +17,7 @@ SEEN = 1e-5  # how far what is kept of an axis may move when every value of it i
 # Relative rounding of a dtype, as half the distance of two neighbours, and the smallest distance there is
 HALF_STEPS = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 0.0)}
 SAFETY = 8  # roundings that fall together by chance
+FEWEST_SAME = 4  # values that two tensors do not have in common by chance
 CHANCE = 3  # the same where they are averaged: as many half steps are five times what is usual
 
 
@@ -81,6 +82,8 @@ class Print:
     axes: tuple[Axis, ...] = ()
     merged: tuple[Place, ...] = ()
     step: float = 0.0  # between two numbers that can be stored; 0.0 where the dtype tells
+    different: int = 0  # values
+    sample: tuple[float, ...] = ()  # marks of those with the smallest ones, in their order
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Print:
@@ -100,6 +103,8 @@ class Print:
             axes=tuple(map(Axis.from_json, list(data["axes"])[:MOST_NUMBERS])),
             merged=tuple(map(Place.merged, list(data["merged"])[:MOST_NUMBERS])),
             step=step,
+            different=int(data["different"]),
+            sample=_numbers(data["sample"]),
         )
 
     def times(self, factor: float) -> Print:
@@ -277,6 +282,18 @@ def is_nearly(source: Print, result: Print, share: float) -> bool:
     """Do the sorted values lie within a share of the largest?"""
     allowed = share * source.largest
     return _near(source.quantiles, result.quantiles, allowed)
+
+
+def is_mostly(source: Print, result: Print) -> bool:
+    """Has the result most of the very values of the source, and others in the place of some? Only where values tell
+    tensors apart: not where all tensors have the same few, as those that were rounded to a grid."""
+    if source.count != result.count or source.values == result.values:
+        return False
+    if 2 * min(source.different, result.different) < source.count:
+        return False
+    least = sorted({*source.sample, *result.sample})[: max(len(source.sample), len(result.sample))]
+    both = set(least).intersection(source.sample, result.sample)
+    return len(both) >= FEWEST_SAME and 2 * len(both) > len(least)
 
 
 def is_vector(told: Sequence[float], result: Print, slack: float = 0.0) -> bool:

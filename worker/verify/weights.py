@@ -23,6 +23,7 @@ from worker.verify.prints import (
     folded_axes,
     folding,
     in_order,
+    is_mostly,
     is_nearly,
     is_rounded,
     is_vector,
@@ -38,6 +39,7 @@ MOST_WHOLES = 200  # tensors whose parts are looked for
 NEARLY = 0.1  # of the largest value: closer than that, two tensors are the same one with and without a fault
 PARTS = (2, 3, 4, 6, 8)
 WORKINGS = ("kernel", "embeddings", "weights")  # tensors that nothing is ever added to
+TABLE = "embeddings"  # looked up row by row, so that no converter gives the rows another order
 Scaling = tuple[Axis, Axis, Print]  # an axis of the source, that of the result with its slices scaled, and the result
 APART = "The weights are compared through the values, because the formats store them apart."
 
@@ -322,8 +324,8 @@ def _scaled_by(form: Form, source: Axis, result: Axis, holder: Print) -> bool:
 def _said(book: Book) -> Check:
     tensors = len(book.waiting) + sum(map(len, book.found.values()))
     counts = {how: len(names) for how, names in book.found.items() if names}
-    left = [*book.found.pop("reordered", []), *(print.name for print in book.waiting)]
     changed = _changed(book)
+    left = [*book.found.pop("reordered", []), *(print.name for print in book.waiting)]
     data: dict[str, Any] = {"tensors": tensors, **counts, "unmatched": left[:MOST_NAMES], "extra": len(book.free)}
     if changed:
         sentence = f"The weights differ: {_listed(changed)} {_is(changed)} there with other values."
@@ -361,8 +363,21 @@ def _is(names: Sequence[str]) -> str:
 
 
 def _changed(book: Book) -> list[str]:
-    """The kernels that are in the result with a fault for certain: one tensor of the result, and no other of the
+    """The tensors that are in the result with a fault for certain: those of which most values are there bit for bit and
+    some are not, tables whose rows have another order, and kernels where one tensor of the result, and no other of the
     source, has their shape."""
+    mostly = [source for source in book.waiting if any(is_mostly(source, result) for result in _like(source, book))]
+    tables = [name for name in book.found.get("reordered", ()) if TABLE in name.lower()]
+    return list(dict.fromkeys([*tables, *(source.name for source in mostly), *_nearly(book)]))
+
+
+def _like(source: Print, book: Book) -> Iterator[Print]:
+    """The tensors of the result that are nobody's and have as many values."""
+    return (result for result in book.free if result.count == source.count)
+
+
+def _nearly(book: Book) -> list[str]:
+    """The kernels with values that are nearly their own."""
     others = Counter(source.lengths for source in book.waiting)
     same: defaultdict[tuple[int, tuple[int, ...]], list[Print]] = defaultdict(list)
     for result in book.free:
