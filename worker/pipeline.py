@@ -249,9 +249,11 @@ def _unrounded(proof: Proof, path: Path) -> Unrounded | None:
 def _likeness(proof: Proof, fine: Path, path: Path) -> Likeness:
     """How far the result is that file with numbers rounded."""
     proof.work.stage("comparing with the conversion without rounding")
-    arguments = {"fine": str(fine), "path": str(path), "format": proof.route[-1]}
+    work, samples = proof.work, proof.work.samples
+    measured = {"specs": proof.specs, "seed": work.seed, "samples": text(samples)}
+    arguments = {"fine": str(fine), "path": str(path), "format": proof.route[-1], **measured}
     try:
-        answer = proof.work.job("alike", arguments, [fine, path], proof.work.subfolder("alike"))
+        answer = work.job("alike", arguments, [fine, path, *filter(None, [samples])], work.subfolder("alike"))
         with sense():
             return Likeness.from_json(answer)
     except STOPPED:

@@ -23,6 +23,7 @@ from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotR
 from worker.formats import _tfjs_run
 from worker.formats._draws import distinct_guesses, for_another_run, make_inputs
 from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Scales, Summary, TensorSpec
+from worker.formats._likeness import Measured
 from worker.formats._samples import Samples, open_samples
 from worker.report import Finding
 from worker.translation import translated
@@ -236,12 +237,16 @@ def _tried(arguments: Json, progress: Progress) -> Json:
 
 
 def alike(arguments: Json, progress: Progress) -> Json:
-    """``{fine, path, format}`` → how far the file is ``fine`` with numbers rounded (``Likeness``). Nothing is run."""
+    """``{fine, path, format, specs, seed, samples?}`` → how far the file is ``fine`` with numbers rounded
+    (``Likeness``). What ranges are measured on is made of the last three, and ``fine`` is run on that."""
     item, path = formats.get(arguments["format"]), Path(arguments["path"])
     assert item.alike
     progress("comparing number by number")
     with translated(f"Reading {item.label}", path.name, CorruptFile):
-        return asdict(item.alike(Path(arguments["fine"]), path))
+    specs = tuple(TensorSpec.from_json(spec) for spec in arguments["specs"])
+    samples = arguments.get("samples")
+    measured = Measured(specs, int(arguments["seed"]), Path(samples) if samples else None)
+        return asdict(item.alike(Path(arguments["fine"]), path, measured))
 
 
 def _unopened(path: Path, item: Format) -> Json:

@@ -15,12 +15,13 @@ from worker import pipeline
 from worker.errors import BadOption
 from worker.formats import get
 from worker.formats._format import Hop
-from worker.formats._likeness import Likeness
+from worker.formats._likeness import Likeness, Measured
 from worker.formats._tflite_alike import alike
 from worker.formats._tflite_float import _packed
 from worker.report import Verdict
 from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
+from worker.verify.unrounded import MOST_CUT
 
 HALF = 0.5001  # of a step
 KINDS = {2: "<i4", 4: "<i8"}  # of biases
@@ -198,6 +199,31 @@ def _converted(network: Any, precision: str, folder: Path) -> Path:
     with warnings.catch_warnings(action="ignore"):  # it asks for ranges that it has measured
         target.write_bytes(converter.convert())
     return target
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_ranges_hold_what_they_were_measured_on(precision: str, conv: dict[str, Path]) -> None:
+    found = alike(conv["float32"], conv[precision], measured(conv))
+    assert len(found.cut_off) >= 5
+    assert found.cut_off[0].share <= MOST_CUT
+
+
+@pytest.mark.parametrize("factor", [0.8, 0.5])
+def test_a_range_that_is_too_narrow_is_found(factor: float, conv: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing else tells: all of the graph stores and reads the tensor by the same scale."""
+
+    def narrow(model: Any) -> None:
+        scales = model.subgraphs[0].tensors[model.subgraphs[0].operators[1].outputs[0]].quantization
+        scales.scale = np.array(scales.scale, "float32") * np.float32(factor)
+
+    wrong = changed(conv["int8"], tmp_path, narrow)
+    found = alike(conv["float32"], wrong, measured(conv))
+    assert found.problem == ""
+    assert found.cut_off[0].share > 0.5 * (1 - factor)
+
+
+def measured(conv: dict[str, Path]) -> Measured:
+    return Measured(get("saved_model").load(conv["source"], conv["float32"].parent).inputs, seed=7)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.formats._likeness import Likeness
+from worker.formats._likeness import Likeness, Measured
 from worker.report import Finding
 
 if TYPE_CHECKING:
@@ -440,7 +440,8 @@ class Format:
         is certain.
     tolerance_for: the tolerance under the given options, where it depends on them.
     unrounded: the options of the same conversion without rounding; None where these options round nothing.
-    alike: is the second of two files the first one with numbers rounded? Reads both, and runs nothing.
+    alike: is the second of two files the first one with numbers rounded? Reads both, and runs the first one alone, on
+        what ranges were measured on, where that is told.
     narrows: dtypes of inputs and outputs that the format does not have, each with the one that it holds instead.
     exact: weights come back bit for bit.
     """
@@ -458,7 +459,7 @@ class Format:
     tolerance: Tolerance = Tolerance(rtol=1e-5, atol=1e-6)
     tolerance_for: Callable[[Mapping[str, Any]], Tolerance] | None = None
     unrounded: Callable[[Mapping[str, Any]], dict[str, Any] | None] = no_rounding
-    alike: Callable[[Path, Path], Likeness] | None = None
+    alike: Callable[[Path, Path, Measured | None], Likeness] | None = None
     keeps: frozenset[str] = frozenset()
     refuses: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, str] = field(default_factory=dict)

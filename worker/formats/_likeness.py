@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worker.formats._format import TensorSpec
 
 MOST_NAMED, LONGEST = 1000, 300  # of what a job says about a stranger's file
 
@@ -28,12 +32,38 @@ class Rounded:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What ranges are measured on when numbers are rounded: people's samples, or rows that belong to the seed. The
+    inputs are those of the source."""
+
+    inputs: tuple[TensorSpec, ...]
+    seed: int
+    samples: Path | None = None
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A computed tensor, and how far its values reach beyond what its whole numbers can stand for, as a share of their
+    span."""
+
+    name: str
+    share: float
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CutOff:
+        share = float(data["share"])
+        if not math.isfinite(share) or share < 0:
+            raise ValueError("not how far values reach beyond a range")
+        return cls(str(data["name"])[:LONGEST], share)
+
+
+@dataclass(frozen=True)
 class Likeness:
     """How far a file is another one of its format with numbers rounded, as ``Format.alike`` finds it.
 
     ``problem``: where the two graphs part; "" where they are the same, and then the rest is known: how many operations
-    and constants were compared, how many of these are rounded, those that lie furthest apart, and the layers that
-    compute in float32.
+    and constants were compared, how many of these are rounded, those that lie furthest apart, the layers that compute
+    in float32, and the tensors of which most is cut off, where that was asked.
     """
 
     problem: str = ""
@@ -42,6 +72,7 @@ class Likeness:
     rounded: int = 0
     furthest: tuple[Rounded, ...] = ()
     floating: tuple[str, ...] = ()
+    cut_off: tuple[CutOff, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Likeness:
@@ -53,4 +84,5 @@ class Likeness:
             rounded=int(data["rounded"]),
             furthest=tuple(map(Rounded.from_json, list(data["furthest"])[:MOST_NAMED])),
             floating=tuple(str(name)[:LONGEST] for name in list(data["floating"])[:MOST_NAMED]),
+            cut_off=tuple(map(CutOff.from_json, list(data["cut_off"])[:MOST_NAMED])),
         )

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.formats import _tflite_file, _tflite_weights
+from worker.formats import _tflite_file, _tflite_ranges, _tflite_weights
 from worker.formats._changeable import layer_of
-from worker.formats._likeness import Likeness, Rounded
+from worker.formats._likeness import Likeness, Measured, Rounded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,9 +62,10 @@ class Apart(Exception):
     """The two graphs are not the same; the message says where they part."""
 
 
-def alike(fine: Path, coarse: Path) -> Likeness:
+def alike(fine: Path, coarse: Path, measured: Measured | None = None) -> Likeness:
     """How far ``coarse`` is what ``fine`` is, with numbers rounded. Takes the memory of both files and of the largest
-    tensor a few times."""
+    tensor a few times. ``measured``: what ``fine`` is run on, to tell which whole numbers cannot stand for what is
+    computed."""
     try:
         walk = walked(fine.read_bytes(), coarse.read_bytes())
     except Apart as apart:
@@ -76,6 +77,7 @@ def alike(fine: Path, coarse: Path) -> Likeness:
         rounded=sum(item.is_rounded for item in changed),
         furthest=tuple(changed[:MOST_NAMED]),
         floating=tuple(walk.floating()),
+        cut_off=tuple(_tflite_ranges.cut_off(fine, walk, measured)[:MOST_NAMED]) if measured else (),
     )
 
 
@@ -323,6 +325,7 @@ class Walk:
     operations: set[tuple[int, int, int, int]] = field(default_factory=set)
     constants: dict[tuple[int, int], Rounded] = field(default_factory=dict)
     entries: dict[tuple[int, int], dict[int, int]] = field(default_factory=dict)  # inputs of two graphs, paired
+    computed: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # of the other, and of the one
 
     def compare(self) -> None:
         one, inputs, outputs = self.fine.edges()
@@ -342,6 +345,7 @@ class Walk:
         if len(self.seen) > MOST_PAIRS:
             raise Apart("it has more operations than can be compared")
         made, own_made = self.fine.made(one, first), self.coarse.made(other, second)
+        self.computed[other, second] = one, first
         if made is not None and own_made is not None and made[1] == own_made[1]:
             self._operation(one, made[0], other, own_made[0])
         elif made is None and own_made is None:

@@ -15,6 +15,7 @@ from worker.report import Check, Verdict
 
 HALF = 0.5 + 1e-3  # of a step: as far as rounding to the nearest number goes
 WHOLE = 1.0 + 1e-3  # rounded, but not to the nearest; beyond it another number was stored
+MOST_CUT = 3e-3  # of the span of the values of a tensor, beyond what its range holds; half a step of 8 bits is 2e-3
 SHOWN_NAMES = 3
 
 
@@ -47,6 +48,10 @@ def unrounded_check(found: Unrounded) -> Check:
     if like.problem:
         sentence = f"The same conversion without rounding is verified, but the result is another graph: {like.problem}."
         return Check("unrounded", None, sentence, data)
+    if cut := [item for item in like.cut_off if item.share > MOST_CUT]:
+        named = ", ".join(f"{item.name} ({item.share:.0%})" for item in cut[:SHOWN_NAMES])
+        sentence = f"Whole numbers cut off what is computed, as if ranges had been measured on something else: {named}."
+        return Check("unrounded", None, sentence, data | {"cut_off": [asdict(item) for item in cut[:SHOWN_NAMES]]})
     sentence = (
         f"The same conversion without rounding is verified, and the result is that one with numbers rounded: the same"
         f" {like.operations} operations, each fed by the same."
