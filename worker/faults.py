@@ -246,7 +246,7 @@ def better_draws(
         unseen = [row for row in found.rows if all((row[key] or 0.0) < enough for key in search.keys)]
         if len(unseen) <= (1 - BAR) * len(rows) or search.is_over():
             break
-        answer = _finite_answer(loaded, draw)
+        answer = finite_answer(loaded, draw)
         if answer and (shown := search.shown_by(draw, answer, unseen)):
             found.draws.append(draw)
             found.answers.append(answer)
@@ -284,7 +284,7 @@ class _Search:
         return trial.moved_by(variable, value, self.fault(value, [self.seed, value.size]))
 
 
-def _finite_answer(loaded: Loaded, draw: Arrays) -> Arrays | None:
+def finite_answer(loaded: Loaded, draw: Arrays) -> Arrays | None:
     """The answer, where there is one and it is finite."""
     import numpy as np
 

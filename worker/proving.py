@@ -102,15 +102,19 @@ class Proof:
         """Is the result to be compared on nothing but what its ranges were measured on, and the like?"""
         return formats.get(self.route[-1]).tolerance_with(self.options).rtol > NEAR_RTOL
 
-    def _scaled_draws(self) -> int:
-        """How many of the last draws were scaled to show more faults: no ranges were measured on such."""
-        return int(self.shown.get("scaled_draws") or 0) if self._is_near() else 0
+    def _left_out(self) -> int:
+        """How many of the last draws the result is not run on. No ranges were measured on those that were scaled to
+        show more faults; and where rounding is coarse, numbers far beyond the others say nothing."""
+        far = int(self.shown.get("far_draws") or 0)
+        if self._is_near():
+            return far + int(self.shown.get("scaled_draws") or 0)
+        return far if self._terms().is_coarse else 0
 
     def _given(self) -> Path:
         """The draws that the result is run on."""
         from worker import verify
 
-        given, further = take(self.folder / "inputs.npz", MAX_VALUES), self._scaled_draws()
+        given, further = take(self.folder / "inputs.npz", MAX_VALUES), self._left_out()
         if not further:
             return given
         near = self.work.folder / "near.npz"
@@ -176,10 +180,11 @@ class Proof:
         """What the source showed."""
         from worker import verify
 
-        seen, further = self._seen(self.shown, self.folder / "outputs.npz"), self._scaled_draws()
+        seen, further = self._seen(self.shown, self.folder / "outputs.npz"), self._left_out()
         return dataclasses.replace(
             seen,
             values=seen.values[: len(seen.values) - further],
+            far=max(0, int(self.shown.get("far_draws") or 0) - further),
             unsteady=str(self.shown.get("unsteady") or ""),
             faults=tuple(verify.rows_from_json(self.shown.get("faults") or ())),
             variables=int(self.shown.get("variables") or 0),
@@ -293,6 +298,7 @@ class Proof:
             architecture=str(answer.get("architecture") or ""),
             layers=str(answer.get("layers") or ""),
             further=tuple(str(name)[:LONGEST_NAME] for name in answer.get("further") or ()),
+            tables=tuple(str(digest)[:LONGEST_NAME] for digest in answer.get("tables") or ()),
             prints=Weights.from_json(answer["prints"]) if answer.get("prints") else Weights(),
         )
 

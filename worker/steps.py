@@ -21,7 +21,7 @@ from worker import custom_code, faults, fingerprints, formats, loadback, routes,
 from worker import inside as looking
 from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
 from worker.formats import _tfjs_run
-from worker.formats._draws import distinct_guesses, for_another_run, make_inputs
+from worker.formats._draws import DRAWS, INSIDE, distinct_guesses, far_out, for_another_run, make_inputs
 from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Scales, Summary, TensorSpec
 from worker.formats._likeness import Measured
 from worker.formats._samples import Samples, open_samples
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Json = dict[str, Any]
+MOST_TABLES = 1000  # of which anything is told
 SHOWN = "shown.json"  # in the job's own folder: what is said of every weight
 LARGE_PARTS = ("weights", "prints", "faults")
 Digest = tuple[str, list[int], str, str]  # dtype, shape, sha256, name
@@ -242,10 +243,10 @@ def alike(arguments: Json, progress: Progress) -> Json:
     item, path = formats.get(arguments["format"]), Path(arguments["path"])
     assert item.alike
     progress("comparing number by number")
-    with translated(f"Reading {item.label}", path.name, CorruptFile):
     specs = tuple(TensorSpec.from_json(spec) for spec in arguments["specs"])
     samples = arguments.get("samples")
     measured = Measured(specs, int(arguments["seed"]), Path(samples) if samples else None)
+    with translated(f"Reading {item.label}", path.name, CorruptFile):
         return asdict(item.alike(Path(arguments["fine"]), path, measured))
 
 
@@ -335,7 +336,9 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seco
             progress("running the source")
             tried = _try_out(loaded, wanted, samples)
         if tried:
+            base = _base_of(tried[0], wanted)
             described |= _challenge(loaded, tried, wanted, progress, seconds)
+            described |= {"far_draws": _go_far_out(loaded, tried, base) if not described["unsteady"] else 0}
     except BadSamples:  # what a person gave is theirs to repair
         raise
     except LarderError as error:
@@ -345,6 +348,24 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seco
             verify.save_draws(Path(wanted[name]), draws)
     said = (*loaded.findings, *(samples.findings if samples else ()))
     return _handed_over({**described, "findings": _plain_findings(said), "error": None})
+
+
+def _base_of(draws: list[Arrays], wanted: Json) -> Arrays | None:
+    """The draw of several rows that is multiplied; None where a result is to be compared on samples and their like, or
+    where rows are so large that the last draws were left out."""
+    made = len(draws) - bool(wanted.get("samples"))
+    return None if wanted.get("near") or made < len(DRAWS) else draws[INSIDE - len(DRAWS)]
+
+
+def _go_far_out(loaded: Loaded, tried: tuple[list[Arrays], list[Arrays]], base: Arrays | None) -> int:
+    """One more draw, of numbers much larger than the others, where the model answers it with numbers."""
+    draw = far_out(loaded.inputs, base) if base else None
+    answer = faults.finite_answer(loaded, draw) if draw else None
+    if draw is None or answer is None:
+        return 0
+    tried[0].append(draw)
+    tried[1].append({name: _plain(array) for name, array in answer.items()})
+    return 1
 
 
 def _challenge(
@@ -402,6 +423,7 @@ def _describe(loaded: Loaded, with_prints: bool, scales: Scales | None = None) -
         "prints": prints,
         "architecture": loaded.architecture,
         "further": list(loaded.further[:MOST_SIGNATURES]),
+        "tables": list(loaded.tables()[:MOST_TABLES]),
         "layers": "" if with_prints else loaded.architecture or loaded.described(),
     }
 

@@ -14,7 +14,7 @@ from tests.formats import models
 from worker.errors import BadSamples
 from worker.formats import _implied_graphs as graphs
 from worker.formats import _live
-from worker.formats._draws import GUESSES, Guess, distinct_guesses, make_inputs, make_rows
+from worker.formats._draws import GUESSES, Guess, distinct_guesses, far_out, make_inputs, make_rows
 from worker.formats._format import Loaded, TensorSpec, no_weights
 from worker.formats._implied import Fed, Implied, numbers_between
 from worker.formats._implied_graphs import Body, Known, Operation, implied_by_graph
@@ -32,9 +32,24 @@ def spec(dtype: str, shape: tuple[int | None, ...] | None = (None, 4), **implied
 
 def test_it_works() -> None:
     first, second = (drawn(spec("float32")) for _ in range(2))
-    assert [array.shape for array in first] == [(1, 4), (3, 4), (3, 4), (3, 4)]
+    assert [array.shape for array in first] == [(1, 4), (16, 4), (16, 4), (3, 4)]
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not np.array_equal(first[1], drawn(spec("float32"), seed=8)[1])
+
+
+def test_rows_that_are_small_are_many() -> None:
+    assert [len(array) for array in drawn(spec("float32", (None, 1001)))] == [1, 3, 3, 3]
+    assert [len(array) for array in drawn(spec("float32", (2, 4)))] == [2, 2, 2, 2]
+
+
+def test_numbers_far_beyond_the_others() -> None:
+    index = TensorSpec("i", (None, 4), "float32", limit=9)
+    near = make_inputs((spec("float32"), index), 7, EXACT)[1]
+    far = far_out((spec("float32"), index), near)
+    assert far is not None
+    assert np.array_equal(far["i"], near["i"])
+    assert np.allclose(far["x"][:4] / near["x"][:4], np.array([[10.0], [100.0], [3.0], [10.0]]))
+    assert far_out((index,), near) is None
 
 
 # Kinds of numbers -------------------------------------------------------------------------------------------------
@@ -116,14 +131,14 @@ def test_beside_samples_there_is_nothing_but_their_like() -> None:
 
 def test_padded_rows_end_in_padding() -> None:
     rows = drawn(spec("int32", (None, 9), limit=5, padding=0.0))
-    assert rows[1].shape == (3, 9)
+    assert rows[1].shape == (16, 9)
     lengths = [int((row != 0).sum()) for row in rows[2]]
     assert lengths[0] == 9
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[-1] >= 1
     assert all((row[length:] == 0).all() for row, length in zip(rows[2], lengths, strict=True))
     masked = drawn(spec("float32", (None, 9, 2), padding=-1.0))[2]
-    assert (masked[2, -1] == -1).all()
+    assert (masked[15, -1] == -1).all()
     assert (masked[0] != -1).all()
 
 
@@ -149,7 +164,7 @@ def test_free_dimensions_have_two_sizes() -> None:
     assert [array.shape[1] for array in drawn(spec("float32", (None, None, 3)), GUESSES[0])] == [1, 32, 32, 32]
     images = drawn(spec("float32", (None, None, None, 3)), GUESSES[0])
     assert [array.shape for array in images[:2]] == [(1, 64, 64, 3), (3, 32, 32, 3)]
-    assert drawn(spec("float32", None), GUESSES[0])[1].shape == (3, 32)
+    assert drawn(spec("float32", None), GUESSES[0])[1].shape == (16, 32)
 
 
 def test_what_would_be_drawn_again_is_not_tried_again() -> None:

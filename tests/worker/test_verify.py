@@ -494,3 +494,45 @@ def test_a_description_alone_proves_nothing(result: Seen, terms: Terms, verdict:
 def test_values_that_are_there_are_compared_whatever_the_description_says() -> None:
     both = dataclasses.replace(SEEN, architecture="same layers")
     assert verify.judge(both, dataclasses.replace(both, values=[{"y": VALUES + 1}] * 2), TERMS)[0] is Verdict.DIFFERS
+
+
+# What draws of the usual size do not reach ------------------------------------------------------------------------
+
+FAR = dataclasses.replace(with_values(VALUES, VALUES * 100), far=1)
+
+
+def test_a_bound_that_only_large_numbers_reach_is_a_difference() -> None:
+    bounded = with_values(VALUES, np.minimum(VALUES * 100, 250.0))
+    verdict, reason, _ = verify.judge(FAR, bounded, TERMS)
+    assert verdict is Verdict.DIFFERS
+    assert "y: on inputs up to 100 times as large, they differ by up to 1.5e+02" in reason
+
+
+def test_rounding_of_large_numbers_is_none() -> None:
+    near = with_values(VALUES, VALUES * 100.5)
+    assert verify.judge(FAR, near, TERMS)[0] is Verdict.VERIFIED
+    assert verify.judge(dataclasses.replace(FAR, far=0), near, TERMS)[0] is Verdict.DIFFERS
+
+
+def test_what_float64_explains_of_large_numbers_widens_nothing_else() -> None:
+    source = dataclasses.replace(FAR, exact=[{"y": VALUES}, {"y": VALUES * 102}])
+    assert verify.judge(source, with_values(VALUES, VALUES * 105), TERMS)[0] is Verdict.VERIFIED
+    assert verify.judge(source, with_values(VALUES * 1.001, VALUES * 100), TERMS)[0] is Verdict.DIFFERS
+    assert verify.is_rounding(verify.judge(FAR, with_values(VALUES, VALUES * 105), TERMS)[2])
+
+
+def test_what_was_far_stays_so_where_a_few_draws_are_chosen() -> None:
+    assert [FAR.on(chosen).far for chosen in ([0], [1], [0, 1])] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "passed"), [("ab", "ba", True), ("ab", "abc", True), ("ab", "ac", False), ("aa", "ab", False)]
+)
+def test_what_lookup_tables_hold(before: str, after: str, passed: bool) -> None:
+    source, result = (dataclasses.replace(SEEN, tables=tuple(sorted(held))) for held in (before, after))
+    assert named(verify.judge(source, result, TERMS)[2])["tables"] is passed
+
+
+def test_tables_that_are_not_told_are_not_compared() -> None:
+    source = dataclasses.replace(SEEN, tables=("a",))
+    assert "tables" not in named(verify.judge(source, SEEN, TERMS)[2])

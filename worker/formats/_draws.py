@@ -60,6 +60,8 @@ DRAWS = (("normal", 1), ("normal", 3), ("uniform", 3), ("zeros", 3))  # (kind, b
 OTHER_SIZE = 0  # the draw in which free dimensions have their second size
 LARGE_ROW = 100_000  # values, as a photograph has
 BOTH_BATCHES = 2  # the first draws, which show one row and several: of large rows two, and one in the later draws
+MANY_ROWS, SMALL_ROW = 16, 1000  # rows of several draws, of rows with so many values: more units of a layer wake up
+STEPS_OUT = (10.0, 100.0, 3.0)  # by which the rows of one further draw are multiplied, in turn
 INSIDE = 1  # the draws from this one on stay near what the layers imply
 WORDS = ("the", "cat", "ate", "a red apple", "", "unseen-word", "42", "Üñïçødé", "the cat ate the red apple")
 EVERY_BYTE = 10  # ``Guess.high`` from which on bytes are drawn from all that there are
@@ -90,8 +92,24 @@ def make_inputs(
                 if brief and number >= BOTH_BATCHES:
                     break
                 draw = dataclasses.replace(draw, batch=min(batch, 1 if number >= BOTH_BATCHES else 2))
+            elif batch > 1 and kind != "zeros" and draw.row_size(specs) <= SMALL_ROW:
+                draw = dataclasses.replace(draw, batch=MANY_ROWS)
             draws.append(draw.of(specs))
     return draws
+
+
+def far_out(specs: Sequence[TensorSpec], draw: Arrays) -> Arrays | None:
+    """The rows of a draw multiplied, so that they reach what bounds and slopes do to large numbers; None where no input
+    takes such. Of large rows the first one alone."""
+    import numpy as np
+
+    names = [spec.name for spec in specs if "float" in spec.dtype and not spec.limit and not spec.words]
+    if not names or not all(draw[name].ndim for name in names):
+        return None
+    if size_of(draw) > LARGE_ROW and all(spec.shape and spec.shape[0] is None for spec in specs):
+        draw = {name: array[:1] for name, array in draw.items()}
+    steps = {name: np.resize(STEPS_OUT, (len(draw[name]), *[1] * (draw[name].ndim - 1))) for name in names}
+    return {**draw, **{name: (draw[name] * step).astype(draw[name].dtype) for name, step in steps.items()}}
 
 
 def smallest(draws: Sequence[Arrays], most: int) -> list[int]:

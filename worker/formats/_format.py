@@ -339,6 +339,7 @@ class Loaded:
     ``scales`` are numbers that converters multiply weights with, as far as the model tells them.
     ``traced`` gives ``run`` as one graph, which is how a model is run for speed; None where ``run`` calls one anyway.
     ``further`` are the names of the file's other signatures, of those that compute something else than this one.
+    ``tables`` gives a digest of what each of its lookup tables holds; none for those of which that is not known.
     ``described`` gives a digest of the layers and their connections for a model that Keras 3 built; "" for others.
     """
 
@@ -356,6 +357,7 @@ class Loaded:
     traced: Callable[[], Callable[[Arrays], Arrays]] | None = None
     described: Callable[[], str] = str
     further: tuple[str, ...] = ()
+    tables: Callable[[], tuple[str, ...]] = tuple
 
 
 def no_weights() -> Iterator[tuple[str, np.ndarray]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def loaded(model: Any) -> Loaded:
     """The model behind the contract that every format's ``load`` keeps."""
-    from worker.formats import _inner_live, _live_variables
+    from worker.formats import _inner_live, _live_variables, _tables
 
     inputs, outputs = input_specs(model), output_specs(model)
 
@@ -37,6 +37,7 @@ def loaded(model: Any) -> Loaded:
 
     found = Loaded(inputs, outputs, run, lambda: weights_of(model), inner=_inner_live.of_model(model, run))
     found = dataclasses.replace(found, exact=exact, traced=traced, scales=scales_of(model))
+    found = dataclasses.replace(found, tables=lambda: _tables.of_layers(model))
     return _live_variables.with_variables(found, model)
 
 

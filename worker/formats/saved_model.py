@@ -24,6 +24,7 @@ from worker.formats import (
     _saved_model_variables,
     _sniff,
     _sources,
+    _tables,
 )
 from worker.formats._architecture import Architecture
 from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Signature, Summary, TensorSpec
@@ -153,6 +154,7 @@ def _load(path: Path, scratch: Path, stamp: tuple[int, ...], name: str) -> Loade
 
     further = _further(path, scratch, name)
     opened = Loaded(inputs, outputs, run, weights, inner=inner, exact=exact, further=further)
+    opened = dataclasses.replace(opened, tables=lambda: _tables.of_signature(signature))
     changing = _variables(restored, signature, name)
     return _saved_model_variables.of_signature(opened, changing, path, Hop(scratch, signature=name))
 
@@ -345,7 +347,7 @@ def _export(model: Any, signature: list[Any], folder: Path) -> None:
     import keras
 
     exporter = keras.export.ExportArchive()
-    for table in _tables(model):
+    for table in _tables.in_layers(model):
         exporter.track(table)
     exporter.add_endpoint("serve", _endpoint(model), signature)
     exporter.write_out(str(folder), verbose=False)
@@ -356,16 +358,9 @@ def _export_tf_keras(model: Any, signature: list[Any], folder: Path) -> None:
     import tensorflow as tf
 
     module = tf.Module()
-    module.kept = [*model.variables, *_tables(model)]
+    module.kept = [*model.variables, *_tables.in_layers(model)]
     module.serve = tf.function(_endpoint(model), input_signature=signature, autograph=False)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
-
-
-def _tables(model: Any) -> list[Any]:
-    """Those of its lookup layers, which are no variables to be found."""
-    layers = model._flatten_layers(include_self=False, recursive=True)
-    tables = [getattr(layer, "lookup_table", None) for layer in layers]
-    return [table for table in tables if table is not None]
 
 
 def _endpoint(model: Any) -> Callable[..., dict[str, Any]]:

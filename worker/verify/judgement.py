@@ -10,6 +10,7 @@ from worker.report import Check, Verdict
 from worker.verify.interface import further_check, interface_checks
 from worker.verify.seen import Seen, Terms
 from worker.verify.sensitivity import sensitivity_check
+from worker.verify.tables import tables_check
 from worker.verify.unrounded import Unrounded, rounded_weights, unrounded_check
 from worker.verify.values import MOST_ROUNDING, relative, rounding_floor, steady_check, values_check
 from worker.verify.weights import architecture_check, bits_check, weights_check
@@ -37,7 +38,8 @@ def judge(
     proof = (*([beside] if beside else []), *_proof(source, result, terms, weights))
     ran = any(check.name == "values" for check in proof)
     load = Check("load", True, f"The result opens{', and runs,' if ran else ''} in a fresh job.")
-    interface = () if terms.weights_alone else interface_checks(source, result, terms)
+    tables = tables_check(source, result)
+    interface = () if terms.weights_alone else (*interface_checks(source, result, terms), *([tables] if tables else []))
     own = unrounded.sensitivity if unrounded and not unrounded.likeness.problem else None
     sensitivity = (own or _sensitivity(source, terms, weights, twin)) if ran else None
     checks = (load, *interface, weights, *(check for check in (sensitivity, *proof) if check not in (weights, None)))

@@ -28,6 +28,8 @@ class Seen:
     ``further``: its other signatures, of those that compute something else.
     ``layers``: the same digest of any model that Keras 3 built.
     ``names``: of the weights, in their order; none where that is not told.
+    ``tables``: a digest of what each of its lookup tables holds, where that is told.
+    ``far``: so many of the last draws were numbers far beyond the others.
     ``unsteady``: why one model answers one input differently: "random", "stateful"; "" where it does not.
     """
 
@@ -45,12 +47,15 @@ class Seen:
     names: tuple[str, ...] = ()
     layers: str = ""
     further: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    far: int = 0
 
     def on(self, numbers: Iterable[int]) -> Seen:
         """The same with the answers to these draws alone; IndexError for one that there is not."""
         chosen = list(numbers)
         exact = [self.exact[number] for number in chosen] if self.exact else []
-        return replace(self, values=[self.values[number] for number in chosen], exact=exact)
+        far = sum(number >= len(self.values) - self.far for number in chosen)
+        return replace(self, values=[self.values[number] for number in chosen], exact=exact, far=far)
 
 
 @dataclass(frozen=True)
