@@ -115,6 +115,16 @@ def test_layers_in_other_words_have_to_give_the_same_bits() -> None:
     assert verify.judge(source, other, TERMS)[0] is Verdict.VERIFIED  # .h5 says some things otherwise
 
 
+def test_words_that_somebody_else_changed_are_no_proof() -> None:
+    """A bound of 6 shows where an input reaches it, and nobody knows whether one did."""
+    source, other = (dataclasses.replace(SEEN, layers=words) for words in ("aa", "bb"))
+    given = dataclasses.replace(TERMS, given=True)
+    verdict, reason, _ = verify.judge(source, other, given)
+    assert verdict is Verdict.NOT_PROVABLE
+    assert "known of these inputs alone" in reason
+    assert verify.judge(source, dataclasses.replace(other, layers="aa"), given)[0] is not Verdict.DIFFERS
+
+
 @pytest.mark.parametrize("kind", ["random", "stateful"])
 def test_a_source_that_changes_its_mind_is_told_and_not_failed(kind: str) -> None:
     source = dataclasses.replace(SEEN, unsteady=kind)

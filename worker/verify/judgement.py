@@ -103,7 +103,7 @@ def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Ch
     if source.unsteady and steady:
         return (steady,)
     values = values_check(source, result, terms)
-    doubt = bits_check(source, result, values) if terms.exact_weights else None
+    doubt = bits_check(source, result, values, terms.given) if terms.exact_weights else None
     return tuple(check for check in (steady, values, doubt, further_check(source, result)) if check)
 
 

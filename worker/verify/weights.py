@@ -411,14 +411,17 @@ def architecture_check(source: Seen, result: Seen) -> Check:
     return Check("architecture", True, sentence, {"sha256": source.architecture})
 
 
-def bits_check(source: Seen, result: Seen, values: Check) -> Check | None:
-    """None unless layers that Keras reads on both sides, with the same weights, give values that are only nearly the
-    same and are described in other words: a number among their settings may be another one."""
-    nearly = values.passed and any(item["max_abs"] for item in values.data.get("outputs", ()))
-    if not nearly or not source.layers or not result.layers or source.layers == result.layers:
+def bits_check(source: Seen, result: Seen, values: Check, given: bool) -> Check | None:
+    """None unless layers that Keras reads on both sides, with the same weights, are described in other words, and give
+    values that are only nearly the same: a number among their settings may be another one. Where somebody else made the
+    file (``given``) the words are enough, since values show a setting only where an input reaches it."""
+    nearly = any(item["max_abs"] for item in values.data.get("outputs", ()))
+    if not values.passed or not source.layers or not result.layers or source.layers == result.layers:
         return None
-    sentence = (
-        "The layers are described in other words, and their values are not the same to the last bit, as they should be"
-        " where Keras computes both with the same weights."
-    )
-    return Check("architecture", None, sentence)
+    said = "The layers are described in other words, and "
+    if nearly:
+        said += "their values are not the same to the last bit, as they should be where Keras computes both with the"
+        return Check("architecture", None, f"{said} same weights.")
+    if not given:
+        return None
+    return Check("architecture", None, f"{said}that their values are the same is known of these inputs alone.")
