@@ -13,7 +13,7 @@ import pytest
 
 from worker import pipeline
 from worker.errors import BadOption
-from worker.formats import get
+from worker.formats import get, saved_model
 from worker.formats._format import Hop
 from worker.formats._likeness import Likeness, Measured
 from worker.formats._tflite_alike import alike
@@ -223,7 +223,7 @@ def test_a_range_that_is_too_narrow_is_found(factor: float, conv: dict[str, Path
 
 
 def measured(conv: dict[str, Path]) -> Measured:
-    return Measured(get("saved_model").load(conv["source"], conv["float32"].parent).inputs, seed=7)
+    return Measured(saved_model.load(conv["source"], conv["float32"].parent).inputs, seed=7)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])

@@ -45,7 +45,7 @@ def test_without_it_the_values_prove_nothing() -> None:
         (replace(PROVEN, verdict=Verdict.DIFFERS, reason="It is off."), "is not proven: It is off."),
         (replace(PROVEN, likeness=Likeness("ADD is missing")), "the result is another graph: ADD is missing."),
         (replace(PROVEN, likeness=replace(SAME, furthest=(Rounded("kernel", 0.7, True),))), "(by up to 0.7 steps)"),
-        (replace(PROVEN, likeness=replace(SAME, cut_off=(CutOff("relu", 0.2),))), "measured on something else: relu (20%)"),
+        (replace(PROVEN, likeness=replace(SAME, cut_off=(CutOff("relu", 0.2),))), "on something else: relu (20%)"),
     ],
 )
 def test_what_is_missing_is_said(found: Unrounded, said: str) -> None:
