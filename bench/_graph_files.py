@@ -13,6 +13,7 @@ import numpy as np
 
 from bench._layer_files import _ending, read_zip, write_zip
 from bench._mutations import EPSILON_FACTORS, Array, Change, File
+from bench._settings import changed_settings, float_constants, other_values, similar, whole_constants
 
 ACTIVATIONS = frozenset(
     {
@@ -65,8 +66,97 @@ def open_onnx(path: Path, scratch: Path) -> File:
         "activation dropped": [_onnx_identity(node, stored) for node in nodes if is_activation(node.op_type)],
         "epsilon changed": [*_onnx_epsilons(nodes), *constant_epsilons(tensors)],
         "layer bypassed": [_onnx_identity(node, stored) for node in nodes if keeps_shape(node.op_type)],
+        "setting changed": [*_onnx_settings(nodes), *_onnx_whole(model.graph), *float_constants(tensors)],
+        "operation exchanged": list(_onnx_exchanges(model.graph)),
+        "inputs swapped": list(_onnx_swapped(model.graph.input, model.graph)),
     }
     return File(tensors, structure, write)
+
+
+ONNX_PLAIN = (1, 2, 3, 6, 7, 8)  # attributes that are numbers, words or lists of them
+ONNX_SHAPING = ("to", "axis", "perm", "kernel_shape")
+
+
+def _onnx_settings(nodes: list[Any]) -> Iterator[Change]:
+    """Other values of attributes, and attributes that are left out."""
+    from onnx import helper
+
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type in ONNX_PLAIN and attribute.name != "to":
+                label = f"{node.op_type} {node.output[0]}.{attribute.name}"
+                for new in _onnx_others(helper.get_attribute_value(attribute)):
+                    proto = helper.make_attribute(attribute.name, new)
+                    yield Change(f"{label} → {new}", partial(attribute.CopyFrom, proto))
+    yield from _onnx_left_out(nodes)
+
+
+def _onnx_others(value: Any) -> list[Any]:
+    if isinstance(value, bytes):
+        return list(other_values(value.decode()))
+    if isinstance(value, list) and value and isinstance(value[0], bytes):
+        words = [word.decode() for word in value]
+        return [[new, *words[1:]] for new in other_values(words[0])]
+    return list(other_values(value))
+
+
+def _onnx_left_out(nodes: list[Any]) -> Iterator[Change]:
+    for node in nodes:
+        for place, attribute in enumerate(node.attribute):
+            if attribute.type in ONNX_PLAIN and attribute.name not in ONNX_SHAPING:
+                yield Change(
+                    f"{node.op_type} {node.output[0]} without {attribute.name}",
+                    partial(node.attribute.__delitem__, place),
+                )
+
+
+def _onnx_whole(graph: Any) -> Iterator[Change]:
+    from onnx import numpy_helper
+
+    for inner in _onnx_graphs(graph):
+        stored = {proto.name: proto for proto in inner.initializer if proto.data_type in (6, 7)}
+        for node in inner.node:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name == "value" and attribute.t.data_type in (6, 7):
+                    stored[node.output[0]] = attribute.t
+        arrays = {name: numpy_helper.to_array(proto) for name, proto in stored.items()}
+
+        def put(name: str, new: Array, stored: dict[str, Any] = stored) -> None:
+            stored[name].CopyFrom(numpy_helper.from_array(new, name))
+
+        yield from whole_constants(arrays, put)
+
+
+def _onnx_exchanges(graph: Any) -> Iterator[Change]:
+    for inner in _onnx_graphs(graph):
+        for node in inner.node:
+            for other in similar(node.op_type):
+                yield Change(f"{node.op_type} {node.output[0]} → {other}", partial(setattr, node, "op_type", other))
+            if node.op_type == "Relu":
+                yield Change(f"Relu {node.output[0]} up to 6", partial(_onnx_clip, inner, node))
+
+
+def _onnx_clip(graph: Any, node: Any) -> None:
+    from onnx import numpy_helper
+
+    for bound in (0.0, 6.0):
+        name = f"{node.output[0]} {bound}"
+        graph.initializer.append(numpy_helper.from_array(np.array(bound, "float32"), name))
+        node.input.append(name)
+    node.op_type = "Clip"
+
+
+def _onnx_swapped(ends: Any, graph: Any) -> Iterator[Change]:
+    """Two inputs trade their names, and all that use them stay as they are."""
+    if len(ends) > 1:
+        one, other = ends[0].name, ends[1].name
+        trade = {one: other, other: one}
+
+        def apply() -> None:
+            for node in graph.node:
+                node.input[:] = [trade.get(name, name) for name in node.input]
+
+        yield Change(f"{one} ↔ {other}", apply)
 
 
 def _onnx_graphs(graph: Any) -> Iterator[Any]:
@@ -151,8 +241,89 @@ def open_tflite(path: Path, scratch: Path) -> File:
         "activation dropped": [*_tflite_fused(named), *_tflite_bypasses(model, named, is_activation)],
         "epsilon changed": list(constant_epsilons(tensors)),
         "layer bypassed": list(_tflite_bypasses(model, named, keeps_shape)),
+        "setting changed": [
+            *_tflite_settings(named),
+            *_tflite_whole(model),
+            *_tflite_scales(model),
+            *float_constants(tensors),
+        ],
+        "operation exchanged": list(_tflite_exchanges(model, named, kinds)),
+        "inputs swapped": list(_tflite_inputs(model)),
     }
     return File(tensors, structure, write)
+
+
+GRAPHS_INSIDE = frozenset({"condSubgraphIndex", "bodySubgraphIndex", "thenSubgraphIndex", "elseSubgraphIndex"})
+
+
+def _tflite_settings(named: list[tuple[Any, Any, str]]) -> Iterator[Change]:
+    for graph, item, kind in named:
+        if item.builtinOptions is not None:
+            label = f"{kind} {graph.tensors[item.outputs[0]].name.decode()[:40]}"
+            plain = {name: _plain_setting(value) for name, value in vars(item.builtinOptions).items()}
+            yield from changed_settings(label, plain, partial(setattr, item.builtinOptions), GRAPHS_INSIDE)
+
+
+def _plain_setting(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _tflite_whole(model: Any) -> Iterator[Change]:
+    places: dict[str, int] = {}
+    arrays: dict[str, Array] = {}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if tensor.type in TFLITE_BIASES and data is not None and len(data) and not _tflite_is_scaled(tensor):
+                name = f"{tensor.buffer} {tensor.name.decode()[:40]}"
+                places[name] = tensor.buffer
+                arrays[name] = np.frombuffer(bytes(data), TFLITE_BIASES[tensor.type])
+
+    def put(name: str, new: Array) -> None:
+        model.buffers[places[name]].data = np.frombuffer(new.tobytes(), "uint8")
+
+    return whole_constants(arrays, put)
+
+
+def _tflite_scales(model: Any) -> Iterator[Change]:
+    """What whole numbers stand for: of constants and of what is computed."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if _tflite_is_scaled(tensor):
+                found, name = tensor.quantization, tensor.name.decode()[:40]
+                for factor in (0.8, 0.5, 1.5, 3.0):
+                    new = np.asarray(found.scale) * np.float32(factor)
+                    yield Change(f"scales of {name} × {factor}", partial(setattr, found, "scale", new))
+                if len(found.scale) > 1:
+                    turned = np.asarray(found.scale)[::-1].copy()
+                    yield Change(f"scales of {name} reversed", partial(setattr, found, "scale", turned))
+                if tensor.type == 9 and np.any(found.zeroPoint):
+                    moved = np.asarray(found.zeroPoint) // 2
+                    yield Change(f"zero of {name} halved", partial(setattr, found, "zeroPoint", moved))
+
+
+def _tflite_exchanges(model: Any, named: list[tuple[Any, Any, str]], kinds: dict[int, str]) -> Iterator[Change]:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    numbers = {name: number for number, name in kinds.items()}
+    for graph, item, kind in named:
+        for other in similar(kind):
+            label = f"{kind} {graph.tensors[item.outputs[0]].name.decode()[:40]} → {other}"
+            yield Change(label, partial(_tflite_exchange, schema, model, item, numbers[other]))
+
+
+def _tflite_exchange(schema: Any, model: Any, item: Any, number: int) -> None:
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
+    model.operatorCodes.append(code)
+    item.opcodeIndex = len(model.operatorCodes) - 1
+
+
+def _tflite_inputs(model: Any) -> Iterator[Change]:
+    for signature in model.signatureDefs or ():
+        inputs = signature.inputs
+        if len(inputs) > 1:
+            yield Change("inputs of the signature", partial(_swap_attribute, inputs[0], inputs[1], "tensorIndex"))
 
 
 def _tflite_packed(model: Any) -> bytes:
@@ -252,8 +423,70 @@ def open_openvino(path: Path, scratch: Path) -> File:
         "activation dropped": [_ir_bypass(root, layer) for layer in root.iter("layer") if is_activation(_kind(layer))],
         "epsilon changed": [*_ir_epsilons(root), *constant_epsilons(tensors)],
         "layer bypassed": [_ir_bypass(root, layer) for layer in root.iter("layer") if keeps_shape(_kind(layer))],
+        "setting changed": [*_ir_settings(root), *_ir_whole(root, data), *float_constants(tensors)],
+        "operation exchanged": list(_ir_exchanges(root)),
     }
     return File(tensors, structure, write)
+
+
+IR_PLACES = frozenset(
+    {"element_type", "shape", "offset", "size", "destination_type", "output_type", "index_element_type"}
+)
+
+
+def _ir_settings(root: ElementTree.Element) -> Iterator[Change]:
+    for layer in root.iter("layer"):
+        data = layer.find("data")
+        if data is not None and _kind(layer) not in ("Const", "Parameter"):
+            plain = {name: _ir_value(text) for name, text in data.attrib.items()}
+            label = f"{_kind(layer)} {layer.get('name', '')[-30:]}"
+            yield from changed_settings(label, plain, partial(_ir_put, data), IR_PLACES)
+
+
+def _ir_value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        return text
+
+
+def _ir_put(data: ElementTree.Element, name: str, new: Any) -> None:
+    data.set(
+        name,
+        ", ".join(map(str, new)) if isinstance(new, list) else str(new).lower() if isinstance(new, bool) else str(new),
+    )
+
+
+def _ir_whole(root: ElementTree.Element, content: bytearray) -> Iterator[Change]:
+    arrays, places = {}, {}
+    for layer in root.iter("layer"):
+        data = layer.find("data")
+        if _kind(layer) == "Const" and data is not None and data.get("element_type") in ("i32", "i64"):
+            at, size = int(data.get("offset", "")), int(data.get("size", ""))
+            name = f"{layer.get('id')} {layer.get('name', '')[-30:]}"
+            places[name] = at
+            arrays[name] = np.frombuffer(
+                bytes(content[at : at + size]), "<i8" if data.get("element_type") == "i64" else "<i4"
+            )
+
+    def put(name: str, new: Array) -> None:
+        content[places[name] : places[name] + new.nbytes] = new.tobytes()
+
+    return whole_constants(arrays, put)
+
+
+def _ir_exchanges(root: ElementTree.Element) -> Iterator[Change]:
+    for layer in root.iter("layer"):
+        for other in similar(_kind(layer)):
+            label = f"{_kind(layer)} {layer.get('name', '')[-30:]} → {other}"
+            yield Change(label, partial(layer.set, "type", other))
 
 
 def _kind(layer: ElementTree.Element) -> str:

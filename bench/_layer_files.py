@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench._mutations import EPSILON_FACTORS, Array, Change, File
+from bench._settings import changed_settings, similar
 
 Json = Any
 Members = dict[str, bytes]
@@ -233,7 +234,71 @@ def layer_changes(config: Json) -> dict[str, list[Change]]:
         "activation dropped": [*_activations(config), *_bypasses(config, ACTIVATIONS)],
         "epsilon changed": list(_epsilons(config)),
         "layer bypassed": list(_bypasses(config, SAME_SHAPE)),
+        "setting changed": list(_settings(config)),
+        "operation exchanged": list(_exchanges(config)),
+        "inputs swapped": list(_input_swaps(config["config"])),
     }
+
+
+# What a layer is called, what only training reads, and what the shapes of weights follow from
+NO_SETTINGS = frozenset(
+    {
+        *("name", "trainable", "dtype", "batch_shape", "batch_input_shape", "seed", "momentum", "rate", "dropout"),
+        *("recurrent_dropout", "synchronized", "unroll", "stateful", "implementation", "zero_output_for_mask"),
+        *("registered_name", "is_graph_network", "cache_output", "invert", "use_bias", "center", "units", "optional"),
+        *("filters", "kernel_size", "batch_size", "return_state", "reset_after", "autocast", "num_spatial_dims"),
+        *("sparse", "ragged"),
+    }
+)
+INITIALIZERS = frozenset({"GlorotUniform", "Zeros", "Ones", "Orthogonal", "RandomUniform", "RandomNormal"})
+
+
+def _settings(config: Json) -> Iterator[Change]:
+    """Of every layer, and of every call of one."""
+    for kind, inner in _described(config["config"]):
+        if kind not in INITIALIZERS and "layers" not in inner:
+            yield from _settings_of(f"{kind} {inner.get('name')}", kind, inner)
+    for layer in _layers(config):
+        for node in layer.get("inbound_nodes", []):
+            kwargs = node.get("kwargs") if isinstance(node, dict) else None
+            if isinstance(kwargs, dict):
+                yield from changed_settings(f"call of {layer['config'].get('name')}", kwargs, kwargs.__setitem__)
+
+
+def _settings_of(label: str, kind: str, inner: Json) -> Iterator[Change]:
+    yield from changed_settings(label, inner, inner.__setitem__, NO_SETTINGS)
+    if kind == "ReLU" and inner.get("max_value") is None:
+        yield Change(f"{label}.max_value = 6", partial(inner.__setitem__, "max_value", 6.0))
+    vocabulary = inner.get("vocabulary")
+    if isinstance(vocabulary, list) and len(vocabulary) > 1:
+        yield Change(f"{label}.vocabulary", partial(_swap_last, vocabulary))
+
+
+def _swap_last(entries: list[Any]) -> None:
+    entries[-1], entries[-2] = entries[-2], entries[-1]
+
+
+def _layers(value: Json) -> Iterator[Json]:
+    if isinstance(value, dict):
+        if "class_name" in value and isinstance(value.get("config"), dict):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _layers(item)
+
+
+def _exchanges(config: Json) -> Iterator[Change]:
+    for layer in _layers(config):
+        for other in similar(layer["class_name"]):
+            label = f"{layer['class_name']} {layer['config'].get('name')} → {other}"
+            yield Change(label, partial(layer.__setitem__, "class_name", other))
+
+
+def _input_swaps(config: Json) -> Iterator[Change]:
+    inputs = config.get("input_layers")
+    if isinstance(inputs, list) and len(inputs) > 1 and isinstance(inputs[0], list):
+        yield Change("order of the inputs", inputs.reverse)
 
 
 def _described(value: Json) -> Iterator[tuple[str, Json]]:

@@ -13,12 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-TENSOR_KINDS = ("zeroed", "negated", "permuted", "reversed", "perturbed", "swapped")
-STRUCTURE_KINDS = ("outputs swapped", "activation dropped", "epsilon changed", "layer bypassed")
+TENSOR_KINDS = ("zeroed", "negated", "permuted", "reversed", "perturbed", "swapped", "one number", "one slice")
+STRUCTURE_KINDS = (
+    *("outputs swapped", "activation dropped", "epsilon changed", "layer bypassed"),
+    *("setting changed", "operation exchanged", "inputs swapped"),
+)
 RESET = "statistics reset"
 KINDS = (*TENSOR_KINDS, RESET, *STRUCTURE_KINDS)
 PERTURBED_BY = 0.01  # of the tensor's own root mean square
 EPSILON_FACTORS = (0.01, 100.0)
+LARGE = 10.0  # times the tensor's own root mean square
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,31 @@ def faulty(array: Array, kind: str, seed: int) -> Array:
         return np.asarray(noise.permutation(array.reshape(-1))).reshape(array.shape)
     if kind == "reversed":
         return np.ascontiguousarray(array.transpose()).reshape(array.shape)
+    if kind == "one number":
+        return _one_number(array, noise)
+    if kind == "one slice":
+        return _one_slice(array, noise)
     return _perturbed(array, noise)
+
+
+def _one_number(array: Array, noise: np.random.Generator) -> Array:
+    """One number becomes a large one, as far as its dtype goes."""
+    wrong, place = array.copy(), int(noise.integers(array.size))
+    if array.dtype.kind == "f":
+        size = float(np.sqrt(np.mean(array.astype("float64") ** 2)))
+        wrong.flat[place] = np.asarray(LARGE * (size or 1.0)).astype(array.dtype)
+    else:
+        wrong.flat[place] = np.invert(array.flat[place])
+    return wrong
+
+
+def _one_slice(array: Array, noise: np.random.Generator) -> Array:
+    """One row of a table, one channel of a kernel, becomes another one of its own."""
+    axis = int(np.argmax(array.shape) if noise.random() < 0.5 else array.ndim - 1)
+    one, other = (int(place) for place in noise.integers(array.shape[axis], size=2))
+    wrong = np.moveaxis(array.copy(), axis, 0)
+    wrong[one] = wrong[other] if one != other else -wrong[one]
+    return np.ascontiguousarray(np.moveaxis(wrong, 0, axis))
 
 
 def _perturbed(array: Array, noise: np.random.Generator) -> Array:

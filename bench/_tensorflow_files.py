@@ -11,6 +11,7 @@ from typing import Any
 from bench._graph_files import constant_epsilons, is_activation, keeps_shape
 from bench._layer_files import _ending, read_shards, read_zip, write_zip, written_shards
 from bench._mutations import EPSILON_FACTORS, Array, Change, File
+from bench._settings import changed_settings, float_constants, similar, whole_constants
 
 FLOATS = (1, 2, 19)  # DT_FLOAT, DT_DOUBLE, DT_HALF
 NORMALIZATIONS = ("FusedBatchNorm", "FusedBatchNormV3")
@@ -131,7 +132,55 @@ def _structure(graph: Any, tensors: dict[str, Array], outputs: list[Change]) -> 
         "activation dropped": [*_identities(nodes, is_activation), *_fused(nodes)],
         "epsilon changed": [*_epsilons(nodes), *constant_epsilons(tensors)],
         "layer bypassed": list(_identities(nodes, lambda kind: keeps_shape(kind) or kind in NORMALIZATIONS)),
+        "setting changed": [*_settings(nodes), *_whole(nodes), *float_constants(tensors)],
+        "operation exchanged": list(_exchanges(nodes)),
     }
+
+
+def _settings(nodes: Nodes) -> Iterator[Change]:
+    """Settings that are numbers, words or lists of numbers; what starts with an underscore is for TensorFlow alone."""
+    for _, node in nodes:
+        plain = {key: _setting(value) for key, value in node.attr.items() if not key.startswith("_")}
+        if node.op not in ("Const", "Placeholder", "VarHandleOp", "ReadVariableOp"):
+            yield from changed_settings(f"{node.op} {node.name[-30:]}", plain, partial(_put_setting, node))
+
+
+def _setting(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        return list(value.list.i)
+    found = getattr(value, kind) if kind in ("i", "f", "b", "s") else None
+    return found.decode(errors="replace") if isinstance(found, bytes) else found
+
+
+def _put_setting(node: Any, name: str, new: Any) -> None:
+    value = node.attr[name]
+    if isinstance(new, list):
+        value.list.i[:] = new
+    else:
+        kind = value.WhichOneof("value")
+        setattr(value, kind, new.encode() if isinstance(new, str) else new)
+
+
+def _whole(nodes: Nodes) -> Iterator[Change]:
+    import tensorflow as tf
+
+    kept = {
+        f"{place} {node.name[-30:]}": node.attr["value"].tensor
+        for place, (_, node) in enumerate(nodes)
+        if node.op == "Const" and node.attr["value"].tensor.dtype in (3, 9)
+    }
+
+    def put(name: str, new: Any) -> None:
+        kept[name].CopyFrom(tf.make_tensor_proto(new, shape=new.shape))
+
+    return whole_constants({name: tf.make_ndarray(value) for name, value in kept.items()}, put)
+
+
+def _exchanges(nodes: Nodes) -> Iterator[Change]:
+    for _, node in nodes:
+        for other in similar(node.op):
+            yield Change(f"{node.op} {node.name[-30:]} → {other}", partial(setattr, node, "op", other))
 
 
 def _identities(nodes: Nodes, wanted: Any) -> Iterator[Change]:
