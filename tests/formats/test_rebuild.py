@@ -239,6 +239,36 @@ def test_operations_outside_the_list_are_refused_by_name() -> None:
         rebuild(Architecture({"class_name": "Functional", "config": config}, "2.8.0"))
 
 
+def test_an_operation_beside_a_layer_of_its_name() -> None:
+    """Keras 2 called ``x * 3`` ``tf.math.multiply`` beside a Multiply layer ``multiply``, as in its MobileNetV3; in
+    Keras 3 both are called after the class, one of them in any process."""
+    import keras
+    import numpy as np
+
+    keras.backend.clear_session()
+    start = {"name": "x", "batch_input_shape": [None, 3]}
+    scale = {"name": "tf.math.multiply", "function": "math.multiply"}
+    layers = [
+        {"class_name": "InputLayer", "name": "x", "config": start, "inbound_nodes": []},
+        {
+            "class_name": "TFOpLambda",
+            "name": "tf.math.multiply",
+            "config": scale,
+            "inbound_nodes": [["x", 0, 0, {"y": 3.0, "name": None}]],
+        },
+        {
+            "class_name": "Multiply",
+            "name": "multiply",
+            "config": {"name": "multiply", "trainable": True},
+            "inbound_nodes": [[["x", 0, 0, {}], ["tf.math.multiply", 0, 0, {}]]],
+        },
+    ]
+    config = {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["multiply", 0, 0]]}
+    model = rebuild(Architecture({"class_name": "Functional", "config": config}, "2.12.0")).model
+    assert model.get_layer("multiply").__class__ is keras.layers.Multiply
+    np.testing.assert_array_equal(model(np.array([[1.0, 2.0, 3.0]], "float32")), [[3.0, 12.0, 27.0]])
+
+
 def test_versions_tell_the_era() -> None:
     assert parse('{"class_name": "Sequential", "config": [], "keras_version": "2.2.4-tf"}', "x").legacy
     assert not parse('{"class_name": "Sequential", "config": {}, "module": "keras"}', "x").legacy

@@ -17,6 +17,7 @@ from worker import archive, intake, routes
 from worker.errors import CorruptFile, IncompleteModel, ModelError, NoRoute, UnsupportedOperation
 from worker.formats import _tfjs, _tfjs_graph, get, tfjs_graph
 from worker.formats._format import Hop, Loaded, Summary
+from worker.formats._graphs import constant_node
 
 MadeFile = Callable[[str, str], Path]
 GRAPH = get("tfjs_graph")
@@ -271,6 +272,34 @@ def test_a_fused_bias_keeps_its_layout(layout: str) -> None:
     assert set(plain.attr) == {"data_format"}
     assert bias.attr["data_format"].s == layout.encode()
     assert (last.name, last.attr["alpha"].f) == ("y", 0.5)
+
+
+def test_a_fused_normalisation_is_taken_apart() -> None:
+    """TensorFlow fuses what Keras 2 writes for a BatchNormalization, and no kernel of TensorFlow.js takes it so."""
+    import tensorflow as tf
+    from tensorflow.core.framework import graph_pb2
+
+    random = np.random.default_rng(2)
+    arrays = [random.uniform(0.5, 2.0, shape).astype("float32") for shape in ((2, 6, 6, 2), (3, 3, 2, 4), *[(4,)] * 4)]
+    graph = graph_pb2.GraphDef()
+    for number, array in enumerate(arrays):
+        graph.node.append(constant_node(f"c{number}", array, tf.float32.as_datatype_enum))
+    node = graph.node.add(name="y", op="_FusedConv2D", input=[item.name for item in graph.node])
+    node.attr["fused_ops"].list.s[:] = [b"FusedBatchNorm", b"Relu"]
+    node.attr["T"].type, node.attr["num_args"].i = tf.float32.as_datatype_enum, 4
+    node.attr["epsilon"].f, node.attr["padding"].s = 0.1, b"SAME"
+    node.attr["strides"].list.i[:] = [1, 1, 2, 1]
+    node.attr["TArgs"].list.type[:] = [tf.float32.as_datatype_enum] * 4
+    plain = _tfjs_graph.as_tensorflow(graph)
+    assert [item.op for item in plain.node[-3:]] == ["Conv2D", "FusedBatchNormV3", "Relu"]
+    fused, apart = ([*_run(definition, ["y:0"])] for definition in (graph, plain))
+    np.testing.assert_allclose(apart, fused, rtol=1e-5)
+
+
+def _run(graph: Any, names: list[str]) -> Any:
+    import tensorflow as tf
+
+    return tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, {}, names), [])()
 
 
 def test_a_fused_operation_without_its_bias_is_told() -> None:

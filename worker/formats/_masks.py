@@ -70,7 +70,7 @@ def _is_of_keras_2(tensor: Any) -> bool:
         maker = getattr(getattr(item, "_keras_history", None), "operation", None)
         if id(item) not in seen and maker is not None and _is_bare(maker):
             seen.add(id(item))
-            pending += [part for part in _arguments(item) if hasattr(part, "_keras_history")]
+            pending += [part for part in arguments(item) if hasattr(part, "_keras_history")]
     return False
 
 
@@ -135,7 +135,7 @@ def _same(first: Any, second: Any) -> bool:
     makers = [getattr(getattr(item, "_keras_history", None), "operation", None) for item in (first, second)]
     if None in makers or type(makers[0]) is not type(makers[1]) or not _is_bare(makers[0]):
         return False
-    inputs = [_arguments(item) for item in (first, second)]
+    inputs = [arguments(item) for item in (first, second)]
     return len(inputs[0]) == len(inputs[1]) and all(
         _same(one, two) or _equal(one, two) for one, two in zip(*inputs, strict=True)
     )
@@ -151,7 +151,8 @@ def _equal(first: Any, second: Any) -> bool:
     return isinstance(first, (int, float, str, bool)) and first == second
 
 
-def _arguments(tensor: Any) -> list[Any]:
+def arguments(tensor: Any) -> list[Any]:
+    """What the operation behind a tensor was called with."""
     import keras
 
     history = tensor._keras_history

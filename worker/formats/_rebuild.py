@@ -8,7 +8,7 @@ files of every era rely on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -404,6 +404,8 @@ class _Network:
             raise
         except Exception as error:  # whatever a layer's build and call meet
             raise ModelError(problem=self._refused(call.layer, args, error)) from error
+        if self.parts[call.layer].kind in _ops.OPERATION_LAYERS:
+            _name_apart(keras.tree.flatten(result), keras.tree.flatten([args, kwargs]), self.site.names)
         self.bare[call.layer, call.index] = keras.tree.flatten(result)
         result = _masks.as_keras_2(layer, args[0], result) if self.site.masks_of_keras_2 and args else result
         self.results[call.layer, call.index] = keras.tree.flatten(result)
@@ -441,6 +443,21 @@ class _Network:
         if self.parts[layer].kind not in _ops.OPERATION_LAYERS:
             return tensor
         return keras.layers.Identity(name=_repairs.clean_name(layer))(tensor)
+
+
+def _name_apart(results: Iterable[Any], given: Iterable[Any], names: Collection[str]) -> None:
+    """Give the operations between these tensors and those names that none of the file has: Keras calls ``x * 2`` after
+    its class, as it does with a layer, and takes no name twice in a model."""
+    pending, seen = list(results), {id(tensor) for tensor in given}
+    while pending:
+        tensor = pending.pop()
+        if id(tensor) in seen or not hasattr(tensor, "_keras_history"):
+            continue
+        seen.add(id(tensor))
+        maker = tensor._keras_history.operation
+        while maker.name in names:
+            maker.name += "_operation"
+        pending += _masks.arguments(tensor)
 
 
 _OPTIONAL = ("training", "mask", "name", "constants", "initial_state")

@@ -294,8 +294,20 @@ def _add_step(graph: Any, name: str, step: str, source: str, arguments: list[str
         node = _add(graph, name, step, source)
         if step == "LeakyRelu":
             node.attr["alpha"].f = fused.attr["leakyrelu_alpha"].f
+    elif step == "FusedBatchNorm":
+        _add_normalisation(graph, name, [source, *(arguments.pop(0) for _ in range(4))], fused)
     else:
         raise ModelError(problem=f"it fuses {step} into {fused.op}, which TensorFlow does not have")
+
+
+def _add_normalisation(graph: Any, name: str, inputs: list[str], fused: Any) -> None:
+    """With the statistics that were learned: what is fused never trains."""
+    node = _add(graph, name, "FusedBatchNormV3", *inputs)
+    node.attr["U"].type = node.attr["T"].type
+    node.attr["epsilon"].f = fused.attr["epsilon"].f
+    node.attr["is_training"].b = False
+    if "data_format" in fused.attr:
+        node.attr["data_format"].CopyFrom(fused.attr["data_format"])
 
 
 SPELLED: dict[str, Callable[[Any, Any], None]] = {
