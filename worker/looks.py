@@ -60,7 +60,7 @@ class Look:
         rounding has moved too far from the source."""
         from worker import verify
 
-        names = verify.pair(self.before.outputs, self.after.outputs) or {}
+        names = verify.pair_outputs(self.before, self.after) or {}
         values = [{old: draw[new] for old, new in names.items()} for draw in self.after.values]
         return replace(self, before=replace(self.before, values=values), exact=None)
 
@@ -72,7 +72,7 @@ class Look:
         from worker import verify
         from worker.verify.drift import drift_check, worst_row
 
-        names = verify.pair(self.before.outputs, self.after.outputs)
+        names = verify.pair_outputs(self.before, self.after)
         if names is None or not self.before.values:
             return None
         draw, row = worst_row(self.before.values, self.after.values, names)

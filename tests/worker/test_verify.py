@@ -260,6 +260,24 @@ def test_pairing(result: tuple[TensorSpec, ...], pairs: dict[str, str] | None) -
     assert pair((X, Y), result) == pairs
 
 
+@pytest.mark.parametrize("name", ["y", "other"])
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [((None, 6, 2), Verdict.VERIFIED), ((None, 3, 2), Verdict.DIFFERS), ((4, 6, 2), Verdict.DIFFERS)],
+)
+def test_a_size_that_a_converter_works_out_is_no_other_shape(
+    name: str, found: tuple[int | None, ...], verdict: Verdict
+) -> None:
+    """ONNX files often leave open what their operations settle; a size that varies stays one that is lost."""
+    answers = [np.ones((4, 6, 2), "float32"), np.ones((1, 6, 2), "float32")]
+    shown = [{"y": answer} for answer in answers]
+    source = dataclasses.replace(SEEN, values=shown, outputs=(TensorSpec("y", (None, None, 2), "float32"),))
+    result = dataclasses.replace(
+        source, values=[{name: answer} for answer in answers], outputs=(TensorSpec(name, found, "float32"),)
+    )
+    assert verify.judge(source, result, TERMS)[0] is verdict
+
+
 def test_weights_may_be_left_to_the_values() -> None:
     result = dataclasses.replace(SEEN, weights=())
     verdict, _, checks = verify.judge(SEEN, result, Terms(TOLERANCE, exact_weights=False))

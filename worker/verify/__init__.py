@@ -5,7 +5,7 @@ could not be made has ``passed`` None, and without values nothing is called veri
 """
 
 from worker.verify.draws import Array, Arrays, load_draws, load_raw, save_draws
-from worker.verify.interface import pair
+from worker.verify.interface import pair, pair_outputs
 from worker.verify.judgement import (
     Judgement,
     is_gross,
@@ -44,6 +44,7 @@ __all__ = [
     "not_run",
     "not_shown",
     "pair",
+    "pair_outputs",
     "relative",
     "rows_from_json",
     "save_draws",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from worker.formats._format import TensorSpec
 from worker.report import Check
@@ -32,13 +33,41 @@ def _same_shape(source: Shape, result: Shape) -> bool:
     return len(source) == len(result) and all(b is None or a == b for a, b in zip(source, result, strict=True))
 
 
+def pair_outputs(source: Seen, result: Seen) -> dict[str, str] | None:
+    """The same of what two models give."""
+    return pair(_settled(source), result.outputs)
+
+
+def _settled(source: Seen) -> tuple[TensorSpec, ...]:
+    """The outputs of the source, with a size for each free one that all of its answers had: a converter that follows
+    the operations finds sizes that the source leaves open. Whether inputs stay free is asked of them."""
+    shown = {
+        spec.name: [draw[spec.name].shape for draw in source.values if spec.name in draw] for spec in source.outputs
+    }
+    return tuple(replace(spec, shape=_with_sizes(spec.shape, shown[spec.name])) for spec in source.outputs)
+
+
+def _with_sizes(declared: Shape, shown: Sequence[tuple[int, ...]]) -> Shape:
+    if declared is None or len(shown) < 2 or any(len(shape) != len(declared) for shape in shown):
+        return declared
+    sizes = [set(place) for place in zip(*shown, strict=True)]
+    return tuple(
+        min(found) if size is None and len(found) == 1 else size for size, found in zip(declared, sizes, strict=True)
+    )
+
+
 def interface_checks(source: Seen, result: Seen, terms: Terms) -> Iterator[Check]:
-    inputs, outputs = pair(source.inputs, result.inputs), pair(source.outputs, result.outputs)
+    inputs, outputs = pair(source.inputs, result.inputs), pair_outputs(source, result)
     yield _names_check(source, result, terms, inputs, outputs)
     if inputs is None or outputs is None:
         return
     pairs = [*_specs(source.inputs, result.inputs, inputs), *_specs(source.outputs, result.outputs, outputs)]
-    unlike = [(a, b) for a, b in pairs if not _same_shape(a.shape, _any_rows(b.shape) if terms.one_row else b.shape)]
+    known = [*source.inputs, *_settled(source)]
+    fine = [
+        _same_shape(a.shape, _any_rows(b.shape) if terms.one_row else b.shape)
+        for a, (_, b) in zip(known, pairs, strict=True)
+    ]
+    unlike = [both for both, same in zip(pairs, fine, strict=True) if not same]
     shapes = [f"{a.name} was {show(a.shape)} and is {show(b.shape)}" for a, b in unlike]
     changed = [(a, b) for a, b in pairs if b.dtype not in (a.dtype, terms.narrows.get(a.dtype))]
     dtypes = [f"{a.name} was {a.dtype} and is {b.dtype}" for a, b in changed]

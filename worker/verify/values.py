@@ -12,7 +12,7 @@ import numpy as np
 from worker.formats._format import Tolerance
 from worker.report import Check
 from worker.verify.draws import Array, Arrays
-from worker.verify.interface import pair, show
+from worker.verify.interface import pair_outputs, show
 from worker.verify.seen import Seen, Terms
 
 FLOORS = 4  # of rounding that two libraries may lie apart: each one rounds in an order of its own
@@ -66,7 +66,7 @@ def _floor(exact: Sequence[Arrays], values: Sequence[Arrays]) -> float:
 
 
 def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
-    names = pair(source.outputs, result.outputs)
+    names = pair_outputs(source, result)
     if names is None or not source.values or len(source.values) != len(result.values):
         return Check("values", None, "The values could not be compared.")
     floor = rounding_floor(source)
