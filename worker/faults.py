@@ -28,6 +28,8 @@ TOLD_TENSORS, TOLD_SECONDS = 3, 0.2  # at most, where nothing hangs on what is f
 MOST_DRAWS = 5  # on which a fault is looked for before it counts as not seen; the smallest ones
 GIVEN_UP = 12  # faults that a draw may fail to show before it is left out
 CLEARLY = 5e-2  # moved so far that nobody asks for more, where the caller does not say what is enough
+SUNK = 1e-6  # of what an output is otherwise
+MOST_AGAIN = 50  # times that a draw is asked again whether the answer is the same
 BEYOND = 1e6  # moved, where an answer became infinite or no answer came: any number would do
 STEPS = (10.0, 100.0, 0.1, 1000.0, 0.01)  # by which inputs are scaled where those of the signature do not show enough
 FIRST = 8  # unseen tensors of which a draw has to show one, to be tried on the others
@@ -47,13 +49,24 @@ class Better:
 # Two runs of one model --------------------------------------------------------------------------------------------
 
 
-def steady(loaded: Loaded, draw: Arrays, answer: Arrays, allowed: float = 1e-6) -> str:
-    """Does the model answer this draw twice more as before, a large one once? "" if so; "stateful" where it changes its
-    variables when it runs, else "random". ``allowed`` is relative to the output's largest value: threads sum in any
-    order."""
-    times = 1 if size_of(draw) > LARGE_ROW else 2
-    if all(moved(answer, loaded.run(draw)) <= allowed for _ in range(times)):
-        return ""
+def steady(loaded: Loaded, draws: Sequence[Arrays], answers: Sequence[Arrays], allowed: float, seconds: float) -> str:
+    """Does the model answer these draws as before, each once more, and again for so many seconds? "" if so; "stateful"
+    where it changes its variables when it runs, else "random": some are so for a few inputs alone, or now and then.
+    ``allowed`` is relative to the output's largest value: threads sum in any order. Of large draws, the first alone is
+    tried."""
+    both = list(zip(draws, answers, strict=True))
+    small = [(draw, answer) for draw, answer in both if size_of(draw) <= LARGE_ROW] or both[:1]
+    end = time.monotonic() + seconds
+    for _ in range(MOST_AGAIN):
+        for draw, answer in small:
+            if moved(answer, loaded.run(draw)) > allowed:
+                return _why_unsteady(loaded, draw)
+        if time.monotonic() > end:
+            break
+    return ""
+
+
+def _why_unsteady(loaded: Loaded, draw: Arrays) -> str:
     before = [(variable, variable.read()) for variable in loaded.variables()]
     loaded.run(draw)
     return "stateful" if any(map(_changed, before)) else "random"
@@ -228,6 +241,7 @@ class _Draw:
 def better_draws(
     loaded: Loaded,
     draws: Sequence[Arrays],
+    answers: Sequence[Arrays],
     rows: Sequence[Json],
     seed: int,
     seconds: float,
@@ -239,6 +253,7 @@ def better_draws(
     that is linear for most inputs answers the scaled ones in proportion, but its last activation does not.
 
     Nothing where 0.99 of the tensors are seen already. ``gross`` asks for the gross fault to be seen instead.
+    ``answers`` are those to ``draws``: an output that sinks far below them says nothing.
     """
     search = _Search(loaded, ("moved", "moved_gross") if gross else ("moved",), enough, seed, seconds)
     found = Better([], [], [dict(row) for row in rows])
@@ -247,7 +262,7 @@ def better_draws(
         if len(unseen) <= (1 - BAR) * len(rows) or search.is_over():
             break
         answer = finite_answer(loaded, draw)
-        if answer and (shown := search.shown_by(draw, answer, unseen)):
+        if answer and not _has_sunk(answer, answers) and (shown := search.shown_by(draw, answer, unseen)):
             found.draws.append(draw)
             found.answers.append(answer)
             key = search.keys[-1]
@@ -282,6 +297,19 @@ class _Search:
     def _moved(self, trial: _Trial, variable: Variable) -> float:
         value = variable.read()
         return trial.moved_by(variable, value, self.fault(value, [self.seed, value.size]))
+
+
+def _has_sunk(answer: Arrays, answers: Sequence[Arrays]) -> bool:
+    """Is an output so much smaller than otherwise that libraries cut it off? A sigmoid of -100 is one's 0, and another
+    one's 1e-18, and either is right."""
+    import numpy as np
+
+    def largest(name: str, arrays: Arrays) -> float:
+        array = arrays[name]
+        return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+    numbers = [name for name, array in answer.items() if array.dtype.kind in "fc"]
+    return any(largest(name, answer) < SUNK * max(largest(name, other) for other in answers) for name in numbers)
 
 
 def finite_answer(loaded: Loaded, draw: Arrays) -> Arrays | None:

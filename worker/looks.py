@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.report import Check, Finding
     from worker.verify import Again, Arrays, Seen, Terms
     from worker.verify.drift import Tensors
-    from worker.verify.loadback import Cell, Exact
+    from worker.verify.loadback import AskAgain, Cell
 
 MAX_INNER = 128 * MIB  # of inner tensors that a job may hand over: 200, thinned, are 52
 AT_ONCE = 2
@@ -40,8 +40,8 @@ class Look:
     """What both looks need: the jobs, the two files, what they showed when they ran, and on which inputs.
 
     ``specs`` are the source's inputs as they travel to jobs, ``inputs`` the .npz of draws under their names.
-    ``home``: what the result's first runtime showed or raised, where that was asked before. ``exact``: gives the
-    source's answers in float64, or None where nobody can.
+    ``home``: what the result's first runtime showed or raised, where that was asked before. ``ask_again``: has the
+    source say how far rounding moves it; None where nobody can.
     """
 
     work: Work
@@ -53,7 +53,7 @@ class Look:
     specs: Sequence[Json]
     inputs: Path
     home: Again | LarderError | None = None
-    exact: Exact | None = None
+    ask_again: AskAgain | None = None
 
     def beside_itself(self) -> Look:
         """The same, with what the result answered in its own runtime to compare other runtimes with: for a result that
@@ -62,7 +62,7 @@ class Look:
 
         names = verify.pair_outputs(self.before, self.after) or {}
         values = [{old: draw[new] for old, new in names.items()} for draw in self.after.values]
-        return replace(self, before=replace(self.before, values=values), exact=None)
+        return replace(self, before=replace(self.before, values=values), ask_again=None)
 
     # Where they part -----------------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Look:
             if isinstance(shown, LarderError):
                 raise shown
             with sense():
-                return answered_again(cell, self.before, shown, self.terms, self.exact if turn.by_node else None)
+                return answered_again(cell, self.before, shown, self.terms, self.ask_again if turn.by_node else None)
         except STOPPED:
             raise
         except (*OF_THE_JOB, NotRunnable) as error:  # of the job, not of the result

@@ -19,8 +19,8 @@ from worker.report import Finding, Verdict, findings_from_json
 from worker.work import MAX_VALUES, OF_THE_JOB, STOPPED, Json, Work, sense, take, text, whole
 
 if TYPE_CHECKING:
-    from worker.verify import Again, Arrays, Judgement, Seen, Terms, Unrounded
-    from worker.verify.loadback import Exact
+    from worker.verify import Again, Asked, Judgement, Seen, Terms, Unrounded
+    from worker.verify.loadback import AskAgain
 
 NEAR_RTOL = 1e-2  # a result with a larger tolerance is compared on samples and their like alone, where there are some
 # A float16 has 11 bits, and two libraries round every layer's result in an order of their own: some units of 2**-10
@@ -167,13 +167,13 @@ class Proof:
         if self.given:
             one_row = terms.one_row or _takes_one_row(before, after)
             terms = dataclasses.replace(terms, given=True, one_row=one_row)
-        exact = cache(lambda: self._exact(inputs))
-        judgement, before, terms = self._judged(before, after, terms, exact)
+        asked_again = cache(lambda: self._asked_again(inputs))
+        judgement, before, terms = self._judged(before, after, terms, asked_again)
         judgement = self._beside_unrounded(judgement, before, after, terms, path)
         if not inputs or before.unsteady or not self.looks:
             return judgement
         files = self.source.file, File(path, self.route[-1])
-        look = Look(self.work, *files, before, after, terms, self.specs, inputs[0], again.home, exact)
+        look = Look(self.work, *files, before, after, terms, self.specs, inputs[0], again.home, asked_again)
         return self._looked(judgement, look)
 
     def _before(self) -> Seen:
@@ -195,7 +195,7 @@ class Proof:
         first = self._seen(shown, self.work.folder / "result" / "outputs.npz")
         return dataclasses.replace(first, repeated=again.run.values if again.run and first.values else {})
 
-    def _judged(self, before: Seen, after: Seen, terms: Terms, exactly: Exact) -> tuple[Judgement, Seen, Terms]:
+    def _judged(self, before: Seen, after: Seen, terms: Terms, asked_again: AskAgain) -> tuple[Judgement, Seen, Terms]:
         """By the format's tolerance; where that is too little, by what rounding explains; and where faults would not
         show, with the help of an alive twin."""
         from worker import verify
@@ -204,14 +204,13 @@ class Proof:
         wanted = verify.wants_twin(judgement) and not self._fine_options()
         if wanted and self.twin is not None and self.twin(self):
             return verify.judge(before, after, terms, twin=True), before, terms
-        if judgement[0] is not Verdict.DIFFERS or not verify.is_rounding(judgement[2]):
+        if judgement[0] is not Verdict.DIFFERS or not verify.asks_source(judgement[2]):
             return judgement, before, terms
         self.work.stage("measuring the rounding")
-        exact = exactly()
-        if exact is None:
+        found = asked_again()
+        if found is None:
             return judgement, before, terms
-        before = dataclasses.replace(before, exact=exact)
-        terms = dataclasses.replace(terms, absolute=not exact)
+        before, terms = found.of(before), dataclasses.replace(terms, absolute=not found.exact)
         return verify.judge(before, after, terms), before, terms
 
     def _beside_unrounded(self, judgement: Judgement, before: Seen, after: Seen, terms: Terms, path: Path) -> Judgement:
@@ -238,20 +237,21 @@ class Proof:
         self.work.add(back[1])
         return beside(judgement, back[0])
 
-    def _exact(self, inputs: list[Path]) -> list[Arrays] | None:
-        """The source's answers in float64: none where its library cannot give them, None where a job cannot."""
+    def _asked_again(self, inputs: list[Path]) -> Asked | None:
+        """None where a job cannot tell."""
         from worker import verify
 
-        folder = self.work.subfolder("exact")
-        found = folder / "outputs.npz"
-        wishes = {"inputs": str(inputs[0]), "outputs": str(found)}
+        folder, most = self.work.subfolder("exact"), 2 * MAX_VALUES
+        exact, nudged = folder / "outputs.npz", folder / "nudged.npz"
+        wishes = {"inputs": str(inputs[0]), "outputs": str(exact), "nudged": str(nudged)}
         try:
             answer = ask(self.work, "exact", self.source.file, wishes, inputs[0], folder)
         except STOPPED:
             raise
         except LarderError:  # more memory or time than a job has: the verdict may not hang on that
             return None
-        return verify.load_draws(take(found, 2 * MAX_VALUES), 2 * MAX_VALUES) if answer["found"] else []
+        taken = (verify.load_draws(take(path, most), most) if os.path.lexists(path) else [] for path in (exact, nudged))
+        return verify.Asked(str(answer["unsteady"]), *taken)
 
     def _run_result(self, path: Path, inputs: list[Path]) -> tuple[Json, _Second]:
         """The result in two fresh jobs that have nothing else but the inputs; without them it is opened, once."""

@@ -40,6 +40,10 @@ Digest = tuple[str, list[int], str, str]  # dtype, shape, sha256, name
 FAULTS_SHARE = 0.2  # of the time of a conversion, for trying out whether faults would show
 COMPARING_SECONDS = 5.0  # for the same where nothing is converted
 LARGE_FILE = 64 * 1024 * 1024
+AGAIN, OFTEN = (
+    0.1,
+    1.0,
+)  # seconds for asking a model again whether it answers as before; the more where much hangs on it
 STEADY = 1e-4  # relative: two runs of one model on one machine differ by the order of sums alone
 
 
@@ -113,19 +117,34 @@ def probe(arguments: Json, progress: Progress) -> Json:
 
 
 def exact(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, inputs, outputs, signature?, custom_code?}`` → ``{found}``: the source's answers in float64, on
-    draws that it has answered in its own precision; nothing is written where the library cannot compute so."""
+    """``{path, format, inputs, outputs, nudged, signature?, custom_code?}`` → ``{unsteady, exact, nudged}``: does the
+    source answer these draws, which it has answered before, the same each time; its answers in float64; and those to
+    the same draws an ulp beside. Nothing is written, and the answer is false, where it cannot."""
     loaded = _load(Path(arguments["path"]), formats.get(arguments["format"]), arguments, progress)
-    if loaded is None or loaded.exact is None:
-        return {"found": False}
+    if loaded is None:
+        return {"unsteady": "", "exact": False, "nudged": False}
     progress("running the source in float64")
     draws = verify.load_draws(Path(arguments["inputs"]))
+    with translated("Running the model", otherwise=ModelError):
+        unsteady = faults.steady(loaded, draws, [_answer(loaded, draw) for draw in draws], STEADY, OFTEN)
+    beside = [verify.nudged(draw) for draw in draws]
+    return {
+        "unsteady": unsteady,
+        "exact": _answered(loaded.exact, draws, Path(arguments["outputs"])),
+        "nudged": _answered(loaded.run, beside, Path(arguments["nudged"])),
+    }
+
+
+def _answered(run: Callable[[Arrays], Arrays] | None, draws: list[Arrays], target: Path) -> bool:
+    """Write the answers; False where there are none, as of a kernel that has no float64: then the rounding stays
+    unknown, which is no fault of the model."""
     try:
-        answers = [loaded.exact(draw) for draw in draws]
-    except Exception:  # a kernel that has no float64: then the rounding stays unknown, which is no fault of the model
-        return {"found": False}
-    verify.save_draws(Path(arguments["outputs"]), answers)
-    return {"found": True}
+        answers = [{name: _plain(array) for name, array in run(draw).items()} for draw in draws] if run else None
+    except Exception:
+        return False
+    if answers is not None:
+        verify.save_draws(target, answers)
+    return answers is not None
 
 
 def twin(arguments: Json, progress: Progress) -> Json:
@@ -232,7 +251,7 @@ def _tried(arguments: Json, progress: Progress) -> Json:
         assert loaded  # a format whose signatures can be chosen from is run here
         draws, answers = _try_out(loaded, arguments, None)
         with translated("Running the model", otherwise=ModelError):
-            return {"refusal": "", "unsteady": faults.steady(loaded, draws[0], answers[0], STEADY)}
+            return {"refusal": "", "unsteady": faults.steady(loaded, draws, answers, STEADY, AGAIN)}
     except LarderError as error:
         return {"refusal": str(error.details.get("problem") or error.message), "unsteady": ""}
 
@@ -374,7 +393,7 @@ def _challenge(
     """Does the model answer the same twice, and would a fault show? Draws that show more join what was tried."""
     draws, answers = tried
     with translated("Running the model", otherwise=ModelError):
-        if unsteady := faults.steady(loaded, draws[0], answers[0], STEADY):
+        if unsteady := faults.steady(loaded, draws, answers, STEADY, AGAIN):
             return {"unsteady": unsteady, "faults": [], "variables": 0}
     progress("planting faults")
     enough, gross = 4 * float(wanted["allowed"]), bool(wanted["gross"])
@@ -383,7 +402,9 @@ def _challenge(
             rows = faults.tell_faults(loaded, draws, answers, wanted["seed"], enough)
             return {"unsteady": "", "faults": rows, "variables": len(loaded.variables())}
         rows = faults.try_faults(loaded, draws, wanted["seed"], seconds, enough=enough)
-        better = faults.better_draws(loaded, draws, rows, wanted["seed"], seconds / 2, enough=enough, gross=gross)
+        better = faults.better_draws(
+            loaded, draws, answers, rows, wanted["seed"], seconds / 2, enough=enough, gross=gross
+        )
     draws += better.draws
     answers += [{name: _plain(array) for name, array in answer.items()} for answer in better.answers]
     said = {"unsteady": "", "faults": better.rows, "variables": len(loaded.variables())}

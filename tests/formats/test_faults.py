@@ -15,7 +15,7 @@ from tests.formats import models
 from worker import archive, faults, steps
 from worker.formats import _live
 from worker.formats._draws import make_inputs
-from worker.formats._format import Loaded, Variable
+from worker.formats._format import Loaded, TensorSpec, Variable, no_weights
 
 ENOUGH = 2e-5  # twice what is allowed between float32 formats
 
@@ -163,7 +163,7 @@ def test_scaled_inputs_show_what_ordinary_ones_do_not() -> None:
     draws = make_inputs(loaded.inputs, 3)
     rows = faults.try_faults(loaded, draws, 3, 60, enough=ENOUGH)
     assert len(unseen(rows)) == 3
-    better = faults.better_draws(loaded, draws, rows, 3, 60, enough=ENOUGH)
+    better = faults.better_draws(loaded, draws, [loaded.run(draw) for draw in draws], rows, 3, 60, enough=ENOUGH)
     assert better.draws
     assert not unseen(better.rows)
     assert len(unseen(rows)) == 3  # what was handed in is as it was
@@ -175,7 +175,27 @@ def test_nothing_more_is_drawn_where_everything_shows() -> None:
     loaded = _live.loaded(models.made("dense"))
     draws = make_inputs(loaded.inputs, 3)
     rows = faults.try_faults(loaded, draws, 3, 60, enough=ENOUGH)
-    assert not faults.better_draws(loaded, draws, rows, 3, 60, enough=ENOUGH).draws
+    assert not faults.better_draws(
+        loaded, draws, [loaded.run(draw) for draw in draws], rows, 3, 60, enough=ENOUGH
+    ).draws
+
+
+def test_no_draw_is_taken_on_which_the_outputs_sink() -> None:
+    """Where a sigmoid is 1e-18, one library says 0: faults show in its last bits alone, and so does the library."""
+    kept = {"w": np.ones(3, "float32")}
+
+    def run(arrays: dict[str, Any]) -> dict[str, Any]:
+        most = np.abs(arrays["x"]).max()
+        return {"y": kept["w"] * 1e-5 * np.exp(-2.0 * most) + float(most < 5.0)}
+
+    spec = TensorSpec("x", (None, 2), "float32")
+    variable = Variable("w", "dense", lambda: kept["w"], lambda value: kept.update(w=value))
+    loaded = Loaded((spec,), (), run, no_weights, variables=lambda: [variable])
+    draws = make_inputs(loaded.inputs, 3)
+    answers = [loaded.run(draw) for draw in draws]
+    rows = faults.try_faults(loaded, draws, 3, 60, enough=ENOUGH)
+    assert len(unseen(rows)) == 1
+    assert not faults.better_draws(loaded, draws, answers, rows, 3, 60, enough=ENOUGH).draws
 
 
 def test_a_fault_is_undone_even_where_the_run_fails() -> None:
@@ -265,6 +285,22 @@ def test_a_model_that_is_random_by_design_is_told_from_a_stateful_one() -> None:
     assert steadiness(models.made("dense")) == ""
 
 
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_model_that_draws_for_a_few_inputs_or_now_and_then_is_random(every: int) -> None:
+    """A token that is drawn from what is likely is the same one most of the time."""
+    runs = iter(range(10**6))
+
+    def run(arrays: dict[str, Any]) -> dict[str, Any]:
+        moment = next(runs)
+        return {"y": np.where(arrays["x"] > 2.5, moment // every, arrays["x"])}
+
+    loaded = Loaded((), (), run, no_weights)
+    draws = [{"x": np.ones(3)}, {"x": np.full(3, 3.0)}]
+    answers = [loaded.run(draw) for draw in draws]
+    assert faults.steady(loaded, draws, answers, 1e-6, 0.1) == "random"
+    assert faults.steady(loaded, draws[:1], answers[:1], 1e-6, 0.1) == ""
+
+
 def test_weights_are_told_as_they_are_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that counts its runs has counted some by the time that it is proven."""
     monkeypatch.chdir(tmp_path)
@@ -305,7 +341,7 @@ def steadiness(model: Any) -> str:
     loaded = _live.loaded(model)
     shapes = {spec.name: [3 if size is None else size for size in spec.shape or ()] for spec in loaded.inputs}
     draw = {name: np.random.default_rng(1).normal(size=shape) for name, shape in shapes.items()}
-    return faults.steady(loaded, draw, loaded.run(draw))
+    return faults.steady(loaded, [draw], [loaded.run(draw)], 1e-6, 0.1)
 
 
 def _drop_always(rate: float) -> Any:

@@ -57,4 +57,4 @@ def test_it_is_said_with_every_conversion(library: str, tmp_path: Path) -> None:
     assert load
     loaded = load(path, tmp_path)
     draw = make_inputs(loaded.inputs, 3)[0]
-    assert faults.steady(loaded, draw, loaded.run(draw)) == ("random" if library == "tf_keras" else "")
+    assert faults.steady(loaded, [draw], [loaded.run(draw)], 1e-6, 0.1) == ("random" if library == "tf_keras" else "")

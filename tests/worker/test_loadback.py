@@ -15,7 +15,7 @@ from worker.errors import LarderError, ModelError, NotRunnable
 from worker.formats._format import TensorSpec, Tolerance
 from worker.report import Check, Verdict
 from worker.snippets import pinned
-from worker.verify import Again, Seen, Terms
+from worker.verify import Again, Asked, Seen, Terms
 from worker.verify.loadback import (
     Cell,
     Outcome,
@@ -115,6 +115,14 @@ def test_the_same_answers() -> None:
     assert found.gap == pytest.approx(1e-7, rel=0.5)
 
 
+def test_answers_that_prove_nothing_are_no_refusal() -> None:
+    source = dataclasses.replace(SOURCE, exact=[{"y": VALUES * 1.1}])
+    found = answered(cell("litert"), source, shown(VALUES * 0.9), TERMS)
+    assert found.verdict is Outcome.ABSENT
+    assert found.said.startswith("Rounding alone moves the answers of the source")
+    assert loadback_check([found]).passed is None
+
+
 def test_other_answers() -> None:
     found = answered(cell("onnxruntime"), SOURCE, shown(VALUES * 1.5), TERMS)
     assert found.verdict is Outcome.DIFFERS
@@ -210,9 +218,9 @@ def again(values: Any) -> Again:
 def test_rounding_is_measured_where_it_decides(rounding: float | None, outcome: Outcome) -> None:
     asked = []
 
-    def exact() -> list[Any] | None:
+    def exact() -> Asked | None:
         asked.append(rounding)
-        return None if rounding is None else [{"y": VALUES.astype("float64") * (1 + rounding)}]
+        return None if rounding is None else Asked(exact=[{"y": VALUES.astype("float64") * (1 + rounding)}])
 
     assert answered_again(cell("home"), SOURCE, again(VALUES * (1 + 1e-7)), TERMS, exact).verdict is Outcome.SAME
     assert answered_again(cell("home"), SOURCE, again(VALUES * 1.5), TERMS, exact).verdict is Outcome.DIFFERS

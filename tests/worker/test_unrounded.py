@@ -17,7 +17,7 @@ VALUES = np.array([[0.5, -2.0, 1.0]], "float32")
 TERMS = Terms(Tolerance(0.35, 1e-3), exact_weights=False)
 FAR = 1.0  # half of the largest value, where 0.35 of it is allowed
 SHOWN = Check("sensitivity", True, "A fault of 1 % in any layer would have shown.", {"tried": 3, "seen": 3})
-SAME = Likeness("", 9, 6, 4, (Rounded("kernel", 0.4999, True), Rounded("bias", 0.1, True)))
+SAME = Likeness("", 9, 6, 4, (Rounded("kernel", 0.4999, True), Rounded("bias", 0.1, True)), ranges=5)
 PROVEN = Unrounded(Verdict.VERIFIED, "It computes the same.", (SHOWN,), SAME)
 
 
@@ -75,6 +75,29 @@ def test_what_rounding_costs_is_no_fault_and_no_proof() -> None:
 def test_what_no_rounding_costs_is_a_fault() -> None:
     """A range that is another one moves values as far as it likes."""
     assert judge(seen(0), seen(4 * FAR), TERMS, unrounded=PROVEN)[0] is Verdict.DIFFERS
+
+
+def test_without_ranges_any_gap_is_what_rounding_costs() -> None:
+    """Weights in halves or in eight bits, computed in floats: there is nothing else that could be wrong."""
+    found = replace(PROVEN, likeness=replace(SAME, ranges=0))
+    assert judge(seen(0), seen(4 * FAR), TERMS, unrounded=found)[0] is Verdict.NOT_PROVABLE
+
+
+def test_what_rounding_decides_is_no_fault() -> None:
+    spec = replace(SPEC, dtype="bool")
+    source, one, most = (
+        replace(seen(0), inputs=(SPEC,), outputs=(spec,), values=[{"x": np.array([values])}])
+        for values in ([True, False, True], [True, True, True], [False, True, True])
+    )
+    assert judge(source, one, TERMS, unrounded=PROVEN)[0] is Verdict.NOT_PROVABLE
+    assert judge(source, most, TERMS, unrounded=PROVEN)[0] is Verdict.DIFFERS
+
+
+def test_what_is_no_number_in_one_of_several_draws_is_never_rounding() -> None:
+    values = [np.array([[np.nan, -2.0, 1.0]], "float32"), VALUES + np.float32(0.01)]
+    source = replace(seen(0), values=[{"x": VALUES}, {"x": VALUES}])
+    result = replace(seen(0), values=[{"x": value} for value in values])
+    assert judge(source, result, TERMS, unrounded=PROVEN)[0] is Verdict.DIFFERS
 
 
 @pytest.mark.parametrize(

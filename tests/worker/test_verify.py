@@ -145,9 +145,53 @@ def test_what_float64_explains_is_rounding() -> None:
     source = dataclasses.replace(SEEN, exact=[{"y": VALUES * 1.0001}, {"y": VALUES * 2.0002}])
     near, far = (with_values(VALUES * share, VALUES * 2 * share) for share in (1.0002, 1.001))
     assert verify.judge(SEEN, near, TERMS)[0] is Verdict.DIFFERS
-    assert verify.is_rounding(verify.judge(SEEN, near, TERMS)[2])
+    assert verify.asks_source(verify.judge(SEEN, near, TERMS)[2])
     assert verify.judge(source, near, TERMS)[0] is Verdict.VERIFIED
     assert verify.judge(source, far, TERMS)[0] is Verdict.DIFFERS
+
+
+@pytest.mark.parametrize("kind", ["exact", "nudged"])
+def test_a_source_that_rounds_beyond_all_bounds_proves_nothing(kind: str) -> None:
+    """A difference of two large numbers, or fifty layers that double every difference: no library gives the same."""
+    others = [{"y": VALUES * 1.1}, {"y": VALUES * 2.2}]
+    source = dataclasses.replace(SEEN, exact=others) if kind == "exact" else dataclasses.replace(SEEN, nudged=others)
+    near, far = (with_values(VALUES * share, VALUES * 2 * share) for share in (0.8, 3.0))
+    assert verify.asks_source(verify.judge(SEEN, near, TERMS)[2])
+    verdict, reason, _ = verify.judge(source, near, TERMS)
+    assert verdict is Verdict.NOT_PROVABLE
+    assert reason.startswith("Rounding alone moves the answers of the source")
+    assert verify.judge(source, far, TERMS)[0] is Verdict.DIFFERS
+    other = with_values(VALUES * np.nan, VALUES * 2)
+    assert verify.judge(source, other, TERMS)[0] is Verdict.DIFFERS
+    assert not verify.asks_source(verify.judge(SEEN, other, TERMS)[2])
+
+
+def test_whole_numbers_that_rounding_decides_prove_nothing() -> None:
+    """The number of a class, or a rounded value: where the source changes one of four, so may the result."""
+    whole, spec = np.array([[1, 2], [3, 4]]), TensorSpec("y", (None, 2), "int64")
+    seen = dataclasses.replace(SEEN, outputs=(spec,), values=[{"y": whole}])
+    source = dataclasses.replace(seen, exact=[{"y": whole + np.array([[0, 0], [0, 1]])}])
+    result = dataclasses.replace(seen, values=[{"y": whole + np.array([[1, 0], [0, 0]])}])
+    assert verify.asks_source(verify.judge(seen, result, TERMS)[2])
+    assert verify.judge(seen, result, TERMS)[0] is Verdict.DIFFERS
+    assert verify.judge(source, result, TERMS)[0] is Verdict.NOT_PROVABLE
+
+
+def test_a_result_that_changes_its_mind_is_asked_of_the_source() -> None:
+    """It may be random now and then, and was not when it was asked first."""
+    result = dataclasses.replace(with_values(VALUES, VALUES * 3), repeated={0: {"y": VALUES * 3}})
+    assert verify.asks_source(verify.judge(SEEN, result, TERMS)[2])
+
+
+def test_inputs_an_ulp_beside_are_others_by_rounding_alone() -> None:
+    draw = {"x": np.array([0.0, 1.0, -3e6], "float32"), "n": np.array([3, 4])}
+    found = verify.nudged(draw)
+    assert found["x"].dtype == np.float32
+    assert found["x"][0] == 0
+    gaps = np.abs(found["x"][1:] / draw["x"][1:] - 1)
+    assert (gaps < 1.3e-7).all()
+    assert (gaps > 0).all()
+    assert found["n"] is draw["n"]
 
 
 def test_small_outputs_are_not_forgiven_an_absolute_gap() -> None:
@@ -546,7 +590,7 @@ def test_what_float64_explains_of_large_numbers_widens_nothing_else() -> None:
     source = dataclasses.replace(FAR, exact=[{"y": VALUES}, {"y": VALUES * 102}])
     assert verify.judge(source, with_values(VALUES, VALUES * 105), TERMS)[0] is Verdict.VERIFIED
     assert verify.judge(source, with_values(VALUES * 1.001, VALUES * 100), TERMS)[0] is Verdict.DIFFERS
-    assert verify.is_rounding(verify.judge(FAR, with_values(VALUES, VALUES * 105), TERMS)[2])
+    assert verify.asks_source(verify.judge(FAR, with_values(VALUES, VALUES * 105), TERMS)[2])
 
 
 def test_what_was_far_stays_so_where_a_few_draws_are_chosen() -> None:

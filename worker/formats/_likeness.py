@@ -63,7 +63,8 @@ class Likeness:
 
     ``problem``: where the two graphs part; "" where they are the same, and then the rest is known: how many operations
     and constants were compared, how many of these are rounded, those that lie furthest apart, the layers that compute
-    in float32, and the tensors of which most is cut off, where that was asked.
+    in float32, the tensors of which most is cut off, where that was asked, and how many inner values have a range that
+    was measured.
     """
 
     problem: str = ""
@@ -73,6 +74,7 @@ class Likeness:
     furthest: tuple[Rounded, ...] = ()
     floating: tuple[str, ...] = ()
     cut_off: tuple[CutOff, ...] = ()
+    ranges: int = 0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Likeness:
@@ -85,4 +87,5 @@ class Likeness:
             furthest=tuple(map(Rounded.from_json, list(data["furthest"])[:MOST_NAMED])),
             floating=tuple(str(name)[:LONGEST] for name in list(data["floating"])[:MOST_NAMED]),
             cut_off=tuple(map(CutOff.from_json, list(data["cut_off"])[:MOST_NAMED])),
+            ranges=int(data["ranges"]),
         )

@@ -78,6 +78,7 @@ def alike(fine: Path, coarse: Path, measured: Measured | None = None) -> Likenes
         furthest=tuple(changed[:MOST_NAMED]),
         floating=tuple(walk.floating()),
         cut_off=tuple(_tflite_ranges.cut_off(fine, walk, measured)[:MOST_NAMED]) if measured else (),
+        ranges=walk.coarse.ranges(),
     )
 
 
@@ -142,6 +143,11 @@ class File:
                         raise Apart("two loops share what they repeat")
                     found[int(inside[name])] = number, operation
         return found
+
+    def ranges(self) -> int:
+        """How many computed values are stored as whole numbers that stand for others."""
+        computed = [(graph, number) for graph in self.graphs for number in graph.makers]
+        return sum(graph.kind(number) in WHOLE_NUMBERS and graph.is_scaled(number) for graph, number in computed)
 
     def constant(self, loop: _Operation) -> set[int]:
         """The places of what a loop hands on as it is, each time."""
@@ -248,6 +254,9 @@ class _Graph:
         """Scale and zero of whole numbers that stand for others, where all have the same."""
         scales = _tflite_weights._scales(self.tensor(number)) if self.kind(number) in WHOLE_NUMBERS else None
         return (float(scales.scale[0]), int(scales.zero[0])) if scales and len(scales.scale) == 1 else None
+
+    def is_scaled(self, number: int) -> bool:
+        return _tflite_weights._scales(self.tensor(number)) is not None
 
     def scale(self, number: int) -> np.ndarray:
         """The scales of a tensor; Apart where its whole numbers are what they are."""

@@ -4,12 +4,12 @@ A verdict has parts, and each is a Check that is shown: load, names, shapes, dty
 could not be made has ``passed`` None, and without values nothing is called verified.
 """
 
-from worker.verify.draws import Array, Arrays, load_draws, load_raw, save_draws
+from worker.verify.draws import Array, Arrays, load_draws, load_raw, nudged, save_draws
 from worker.verify.interface import pair, pair_outputs
 from worker.verify.judgement import (
     Judgement,
+    asks_source,
     is_gross,
-    is_rounding,
     judge,
     not_run,
     not_shown,
@@ -17,7 +17,7 @@ from worker.verify.judgement import (
     wants_unrounded,
 )
 from worker.verify.prints import Weights
-from worker.verify.seen import Again, Digest, Seen, Terms
+from worker.verify.seen import Again, Asked, Digest, Seen, Terms
 from worker.verify.sensitivity import rows_from_json
 from worker.verify.unrounded import Unrounded
 from worker.verify.values import Difference, measure, relative
@@ -27,6 +27,7 @@ __all__ = [
     "Again",
     "Array",
     "Arrays",
+    "Asked",
     "Difference",
     "Digest",
     "Judgement",
@@ -34,15 +35,16 @@ __all__ = [
     "Terms",
     "Unrounded",
     "Weights",
+    "asks_source",
     "compare_weights",
     "is_gross",
-    "is_rounding",
     "judge",
     "load_draws",
     "load_raw",
     "measure",
     "not_run",
     "not_shown",
+    "nudged",
     "pair",
     "pair_outputs",
     "relative",

@@ -40,6 +40,17 @@ def load_raw(path: Path, dtype: str, shape: Sequence[int]) -> Array:
     return stored.astype(bool) if dtype == "bool" else stored.astype(dtype, copy=False)
 
 
+def nudged(draw: Mapping[str, Array]) -> Arrays:
+    """The same inputs, each number moved by the rounding of its own precision, up or down by chance."""
+    random = np.random.default_rng(len(draw))
+    return {
+        name: array * (1 + np.finfo(array.dtype).eps * random.choice([-1, 1], array.shape)).astype(array.dtype)
+        if array.dtype.kind == "f"
+        else array
+        for name, array in draw.items()
+    }
+
+
 def load_draws(path: Path, limit: int = 2**31) -> list[Arrays]:
     """Read what ``save_draws`` wrote. The file comes from a job, so it may hold anything: NoResult where it does."""
     draws: dict[int, Arrays] = {}

@@ -12,7 +12,7 @@ from worker.verify.seen import Seen, Terms
 from worker.verify.sensitivity import sensitivity_check
 from worker.verify.tables import tables_check
 from worker.verify.unrounded import Unrounded, rounded_weights, unrounded_check
-from worker.verify.values import MOST_ROUNDING, relative, rounding_floor, steady_check, values_check
+from worker.verify.values import relative, rounding_floor, steady_check, values_check
 from worker.verify.weights import architecture_check, bits_check, weights_check
 
 TWIN = (
@@ -34,7 +34,8 @@ def judge(
     beside = unrounded_check(unrounded) if unrounded else None
     if unrounded:
         weights = rounded_weights(weights, unrounded)
-    terms = replace(terms, explained=bool(beside and beside.passed and weights.passed))
+    explained = bool(beside and beside.passed and weights.passed)
+    terms = replace(terms, explained=explained, rangeless=bool(unrounded and not unrounded.likeness.ranges))
     proof = (*([beside] if beside else []), *_proof(source, result, terms, weights))
     ran = any(check.name == "values" for check in proof)
     load = Check("load", True, f"The result opens{', and runs,' if ran else ''} in a fresh job.")
@@ -107,13 +108,12 @@ def _proof(source: Seen, result: Seen, terms: Terms, weights: Check) -> tuple[Ch
     return tuple(check for check in (steady, values, doubt, further_check(source, result)) if check)
 
 
-def is_rounding(checks: Sequence[Check]) -> bool:
-    """Is nothing wrong but values that lie apart so little that rounding could explain it?"""
-    failed = [check for check in checks if check.passed is False]
-    if [check.name for check in failed] != ["values"]:
-        return False
-    outputs = failed[0].data.get("outputs", ())
-    return bool(outputs) and all(item["max_rel"] <= MOST_ROUNDING for item in outputs if item["problem"])
+def asks_source(checks: Sequence[Check]) -> bool:
+    """Is nothing wrong but values that lie apart, or that change? The source may do so itself: by its rounding, or by
+    chance now and then."""
+    failed = {check.name: check for check in checks if check.passed is False}
+    numbers = "values" not in failed or bool(failed["values"].data.get("numbers"))
+    return bool(failed) and failed.keys() <= {"values", "steady"} and numbers
 
 
 def wants_twin(judgement: Judgement) -> bool:

@@ -8,12 +8,11 @@ from enum import StrEnum
 
 from worker.errors import LarderError
 from worker.report import Check, Finding, Severity, Verdict, declare
-from worker.verify.draws import Arrays
 from worker.verify.judgement import Judgement
-from worker.verify.seen import Again, Seen, Terms
+from worker.verify.seen import Again, Asked, Seen, Terms
 from worker.verify.values import MOST_ROUNDING, values_check
 
-Exact = Callable[[], list[Arrays] | None]
+AskAgain = Callable[[], Asked | None]
 UNTOLD = "its answers lie about as far from the source's as rounding goes, and that could not be measured"
 
 DIFFERS_THERE = declare(
@@ -40,7 +39,7 @@ class Outcome(StrEnum):
     SAME = "same"
     DIFFERS = "differs"
     REFUSED = "refused"  # it does not open there, or does not run
-    ABSENT = "absent"  # it was not tried, and ``said`` has the reason
+    ABSENT = "absent"  # it was not tried, or its answers prove nothing, and ``said`` has the reason
 
 
 @dataclass(frozen=True)
@@ -63,27 +62,28 @@ class Cell:
         return f"{self.label} {self.version}".strip()
 
 
-def answered_again(cell: Cell, source: Seen, shown: Again, terms: Terms, exact: Exact | None = None) -> Cell:
+def answered_again(cell: Cell, source: Seen, shown: Again, terms: Terms, ask_again: AskAgain | None = None) -> Cell:
     """The cell of a runtime that ran the result on some of the draws.
 
-    ``exact`` gives the source's answers in float64, or None where nobody can: it is asked where values lie so near that
-    nothing else tells whether rounding has moved them."""
+    ``ask_again`` tells how far rounding moves the source, or None where nobody can: it is called where values lie so
+    near that nothing else tells whether rounding has moved them."""
     found = answered(cell, source.on(sorted(shown.values)), shown.seen(), terms)
     near = found.verdict is Outcome.DIFFERS and 0 < (found.gap or 0) <= MOST_ROUNDING
-    if exact is None or source.exact or not near:
+    if ask_again is None or source.exact or not near:
         return found
-    answers = exact()
-    if answers is None:
+    asked = ask_again()
+    if asked is None:
         return _with(cell, Outcome.ABSENT, found.gap, UNTOLD)
-    finer = replace(source, exact=answers).on(sorted(shown.values))
-    return answered(cell, finer, shown.seen(), replace(terms, absolute=not answers))
+    finer = asked.of(source).on(sorted(shown.values))
+    return answered(cell, finer, shown.seen(), replace(terms, absolute=not asked.exact))
 
 
 def answered(cell: Cell, source: Seen, shown: Seen, terms: Terms) -> Cell:
     """The cell of a runtime that ran the result, by the same measure as the values of the result itself."""
     check = values_check(source, shown, terms)
     gaps = [float(output["max_rel"]) for output in check.data.get("outputs", ())]
-    outcome = {True: Outcome.SAME, False: Outcome.DIFFERS, None: Outcome.REFUSED}[check.passed]
+    unknown = Outcome.ABSENT if gaps else Outcome.REFUSED  # answers that were compared, and prove nothing
+    outcome = {True: Outcome.SAME, False: Outcome.DIFFERS, None: unknown}[check.passed]
     said = "" if check.passed else check.sentence
     return _with(cell, outcome, max(gaps, default=None), said)
 

@@ -22,7 +22,7 @@ class Seen:
 
     ``architecture``: a digest of its layers and their connections, where it is too large to be run for a proof.
     ``repeated``: the answers of a second fresh job to some of the draws.
-    ``exact``: the answers in float64, where they were asked for.
+    ``exact``: the answers in float64, where they were asked for; ``nudged``: those to inputs that lie an ulp beside.
     ``prints``: the fingerprints of its weights, where the format need not keep them bit for bit.
     ``faults``: how far a fault in each weight tensor that was tried moved the outputs, of ``variables`` that there are.
     ``further``: its other signatures, of those that compute something else.
@@ -40,6 +40,7 @@ class Seen:
     architecture: str = ""
     repeated: Numbered = field(default_factory=dict)
     exact: list[Arrays] = field(default_factory=list)
+    nudged: list[Arrays] = field(default_factory=list)
     unsteady: str = ""
     prints: Weights = field(default_factory=Weights)
     faults: tuple[Row, ...] = ()
@@ -53,9 +54,10 @@ class Seen:
     def on(self, numbers: Iterable[int]) -> Seen:
         """The same with the answers to these draws alone; IndexError for one that there is not."""
         chosen = list(numbers)
-        exact = [self.exact[number] for number in chosen] if self.exact else []
+        exact, nudged = ([held[number] for number in chosen] if held else [] for held in (self.exact, self.nudged))
         far = sum(number >= len(self.values) - self.far for number in chosen)
-        return replace(self, values=[self.values[number] for number in chosen], exact=exact, far=far)
+        values = [self.values[number] for number in chosen]
+        return replace(self, values=values, exact=exact, nudged=nudged, far=far)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,19 @@ class Again:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a source answers when it is asked again: why not the same each time, if so (as ``Seen.unsteady``); in
+    float64, and to inputs an ulp beside. No answers where its library cannot give them."""
+
+    unsteady: str = ""
+    exact: list[Arrays] = field(default_factory=list)
+    nudged: list[Arrays] = field(default_factory=list)
+
+    def of(self, source: Seen) -> Seen:
+        return replace(source, unsteady=self.unsteady, exact=self.exact, nudged=self.nudged)
+
+
+@dataclass(frozen=True)
 class Terms:
     """How a pair is judged: how far values may lie apart, whether weights must come back bit for bit, whether the
     result is weights alone, with nothing to run, which dtypes its format holds as another, and whether it takes one row
@@ -81,7 +96,7 @@ class Terms:
     it shrinks with the output. ``given``: somebody else made the result. ``in_order``: people go by the order of inputs
     and outputs in both, as with Keras; a signature has names alone. ``named``: weights have the names that they have in
     the layers of the source. ``explained``: the result is proven to be the source with numbers rounded, so a larger gap
-    of values is what rounding costs."""
+    of values is what rounding costs. ``rangeless``: it has no ranges of inner values, which could be wrong ones."""
 
     tolerance: Tolerance
     exact_weights: bool
@@ -94,6 +109,7 @@ class Terms:
     in_order: bool = False
     named: bool = False
     explained: bool = False
+    rangeless: bool = False
 
     @property
     def is_coarse(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from worker.verify.seen import Seen, Terms
 FLOORS = 4  # of rounding that two libraries may lie apart: each one rounds in an order of its own
 MOST_EXPLAINED = 2  # times what is allowed: so far rounding may have moved values; beyond it a range is another one
 MOST_ROUNDING = 1e-2  # of an output's scale; a model whose rounding is more than that says nothing about a result
+MOST_CHANGED = 0.5  # of an output's whole numbers or booleans: so many may change where rounding is all that is left
 COSTLY = "Nothing but rounding was found to do it; take a finer precision, or measure it on samples of your own."
 UNSTEADY = {
     "random": "The source answers the same input differently each time: it is random by design, or part of it trains.",
@@ -49,20 +50,32 @@ def _unlike(first: Arrays, second: Arrays) -> float:
 
 
 def rounding_floor(source: Seen) -> float | None:
-    """How far the source lies from its own answers in float64, relative to the largest value of an output."""
+    """How far the source lies from its own answers in float64, or to inputs an ulp beside, relative to the largest
+    value of an output. None where neither is known. Numbers far beyond the others have a floor of their own."""
     near = source.on(range(len(source.values) - source.far))
-    return _floor(near.exact, near.values) if source.exact else None
+    return _floor((near.exact, near.nudged), near.values)
 
 
-def _floor(exact: Sequence[Arrays], values: Sequence[Arrays]) -> float:
+def _floor(others: Iterable[Sequence[Arrays]], values: Sequence[Arrays]) -> float | None:
+    known = [answers for answers in others if answers]
+    if not known:
+        return None
     anything = Tolerance(1.0, 0.0)
     gaps = [
-        measure(precise[name].astype(array.dtype), array, anything).max_rel
-        for precise, answer in zip(exact, values, strict=True)
+        measure(other[name].astype(array.dtype), array, anything).max_rel
+        for answers in known
+        for other, answer in zip(answers, values, strict=True)
         for name, array in answer.items()
-        if array.dtype.kind in "fc" and name in precise
+        if array.dtype.kind in "fc" and name in other and other[name].shape == array.shape
     ]
     return max(gaps, default=0.0)
+
+
+def _changing(source: Seen, name: str) -> float:
+    """The share of an output's whole numbers or booleans that rounding alone changes in the source."""
+    others = zip([*source.exact, *source.nudged], [*source.values, *source.values], strict=False)
+    both = [(other[name], values[name]) for other, values in others if name in other and name in values]
+    return max((float((a != b).mean()) for a, b in both if a.shape == b.shape and b.size), default=0.0)
 
 
 def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
@@ -73,17 +86,18 @@ def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
     tolerance = _widened(terms.tolerance, floor)
     pairs = list(zip(source.values, result.values, strict=True))
     usual, far = pairs[: len(pairs) - source.far], pairs[len(pairs) - source.far :]
-    compared = _compared(usual, names, tolerance, terms.absolute)
-    wrong = [difference for difference in compared if difference.problem] or _far_apart(source, far, names, tolerance)
+    measured = _measured(usual, names, tolerance, terms.absolute)
+    compared = [_worst(old, differences) for old, differences in measured.items()]
     data: dict[str, Any] = {"outputs": [asdict(difference) for difference in compared], "draws": len(source.values)}
     data |= {"allowed": tolerance.rtol, "rounding": floor, "far": source.far}
+    wrong = _problems(measured) or _far_apart(source, far, names, tolerance)
     if wrong:
-        listed = "; ".join(f"{difference.output}: {difference.problem}" for difference in wrong)
-        most = MOST_EXPLAINED * terms.tolerance.rtol
-        if terms.explained and all(0 < difference.max_rel <= most for difference in wrong):  # no shapes, nor no number
-            sentence = f"Rounding moves the values further than is allowed: {listed}. {COSTLY}"
-            return Check("values", None, sentence, data | {"explained": True})
-        return Check("values", False, f"The values differ: {listed}.", data)
+        return _wrong(wrong, source, terms, data)
+    sentence = f"On {len(source.values)} sets of inputs the values {_much(compared, terms, tolerance, floor)}."
+    return Check("values", True, sentence, data)
+
+
+def _much(compared: Sequence[Difference], terms: Terms, tolerance: Tolerance, floor: float | None) -> str:
     largest = max((difference.max_abs for difference in compared), default=0.0)
     much = f"differ by at most {largest:.2g}" if largest else "are exactly the same"
     if largest and terms.is_coarse:
@@ -91,29 +105,67 @@ def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
         much += f", {share:.1%} of the largest value of its output, where {terms.tolerance.rtol:.1%} is allowed"
     if floor and tolerance != terms.tolerance:
         much += f"; the source itself rounds by {floor:.2g} of its largest value"
-    sentence = f"On {len(source.values)} sets of inputs the values {much}."
-    return Check("values", True, sentence, data)
+    return much
 
 
-def _compared(
+def _wrong(wrong: dict[str, list[Difference]], source: Seen, terms: Terms, data: dict[str, Any]) -> Check:
+    """Values that lie too far apart; no fault where rounding explains them, and then no proof either."""
+    listed = "; ".join(f"{old}: {items[0].problem}" for old, items in wrong.items())
+    every = [(old, item) for old, items in wrong.items() for item in items]
+    if terms.explained and all(_is_cost(item, terms) for _, item in every):
+        sentence = f"Rounding moves the values further than is allowed: {listed}. {COSTLY}"
+        return Check("values", None, sentence, data | {"explained": True})
+    if all(_is_shaky(old, item, source, terms) for old, item in every):
+        sentence = f"Rounding alone moves the answers of the source so far that they prove nothing: {listed}."
+        return Check("values", None, sentence, data)
+    near = all(item.max_rel or item.changed for _, item in every)
+    return Check("values", False, f"The values differ: {listed}.", data | {"numbers": near})
+
+
+def _is_cost(item: Difference, terms: Terms) -> bool:
+    """May so large a gap be what it costs to round a graph that is proven? Shapes and not-a-number are none."""
+    if item.changed:
+        return item.changed <= MOST_CHANGED
+    return item.max_rel > 0 and (terms.rangeless or item.max_rel <= MOST_EXPLAINED * terms.tolerance.rtol)
+
+
+def _is_shaky(old: str, item: Difference, source: Seen, terms: Terms) -> bool:
+    """Does the source itself answer as differently where nothing but its rounding is another one?"""
+    if item.changed:
+        return item.changed <= FLOORS * _changing(source, old)
+    far = FLOORS * (rounding_floor(source) or 0.0)
+    return far > MOST_ROUNDING and (0 < item.max_rel <= far or (terms.is_coarse and item.max_rel > 0))
+
+
+def _measured(
     pairs: Sequence[tuple[Arrays, Arrays]], names: Mapping[str, str], tolerance: Tolerance, absolute: bool = False
-) -> list[Difference]:
-    """The worst of each output over some draws; nothing where there are none."""
+) -> dict[str, list[Difference]]:
+    """Of each output its difference in every draw; nothing where there are no draws."""
     if not pairs:
-        return []
-    return [_worst(old, [measure(a[old], b[new], tolerance, absolute) for a, b in pairs]) for old, new in names.items()]
+        return {}
+    return {old: [measure(a[old], b[new], tolerance, absolute) for a, b in pairs] for old, new in names.items()}
+
+
+def _problems(measured: Mapping[str, Sequence[Difference]]) -> dict[str, list[Difference]]:
+    """The outputs that lie too far apart, with those draws alone."""
+    wrong = {old: [item for item in items if item.problem] for old, items in measured.items()}
+    return {old: items for old, items in wrong.items() if items}
 
 
 def _far_apart(
     source: Seen, pairs: Sequence[tuple[Arrays, Arrays]], names: Mapping[str, str], tolerance: Tolerance
-) -> list[Difference]:
+) -> dict[str, list[Difference]]:
     """The outputs that lie visibly apart on numbers far beyond the others. Those are there for bounds and slopes that
     nothing else reaches, and rounding is another one there, so fine differences count for nothing."""
-    exact = source.exact[len(source.exact) - len(pairs) :]
-    floor = _floor(exact, [values for values, _ in pairs]) if exact else 0.0
+    others = [held[len(held) - len(pairs) :] for held in (source.exact, source.nudged)]
+    floor = _floor(others, [values for values, _ in pairs]) or 0.0
     gross = Tolerance(max(tolerance.rtol, MOST_ROUNDING, FLOORS * floor), tolerance.atol)
-    found = [difference for difference in _compared(pairs, names, gross) if difference.problem]
-    return [replace(each, problem=f"on inputs up to 100 times as large, {each.problem}") for each in found]
+    wrong = _problems(_measured(pairs, names, gross))
+    return {old: [_on_large(item) for item in items] for old, items in wrong.items()}
+
+
+def _on_large(item: Difference) -> Difference:
+    return replace(item, problem=f"on inputs up to 100 times as large, {item.problem}")
 
 
 def relative(terms: Terms, floor: float | None, source: Seen | None = None) -> float:
@@ -139,7 +191,8 @@ def _widened(tolerance: Tolerance, floor: float | None) -> Tolerance:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one output lies from the source's. ``max_rel`` is relative to the output's largest magnitude."""
+    """How far one output lies from the source's. ``max_rel`` is relative to the output's largest magnitude; ``changed``
+    is the share of whole numbers or booleans that are not equal."""
 
     output: str = ""
     problem: str = ""  # empty where it is within the tolerance
@@ -148,6 +201,7 @@ class Difference:
     cosine: float | None = None
     top1: float | None = None  # the share of rows whose largest column is the same; for two dimensions
     rows: int = 0  # in which the largest column was compared
+    changed: float = 0.0
 
 
 def _worst(output: str, draws: Sequence[Difference]) -> Difference:
@@ -162,6 +216,7 @@ def _worst(output: str, draws: Sequence[Difference]) -> Difference:
         cosine=min(cosines, default=None),
         top1=same / rows if rows else None,
         rows=rows,
+        changed=max(draw.changed for draw in draws),
     )
 
 
@@ -186,7 +241,8 @@ def _measure_exactly(reference: Array, got: Array) -> Difference:
     if (reference.dtype.kind in "SU") != (got.dtype.kind in "SU"):
         return Difference(problem="text became numbers, or numbers text")
     unequal = int((reference != got).sum())
-    return Difference(problem=f"{unequal} of {reference.size} values are not equal" if unequal else "")
+    problem = f"{unequal} of {reference.size} values are not equal" if unequal else ""
+    return Difference(problem=problem, changed=unequal / reference.size if unequal else 0.0)
 
 
 def _measure_finite(a: Array, b: Array, tolerance: Tolerance, absolute: bool) -> Difference:
