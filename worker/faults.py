@@ -108,11 +108,11 @@ def _moved(before: Array, after: Array) -> float:
 def try_faults(
     loaded: Loaded, draws: Sequence[Arrays], seed: int, seconds: float, *, enough: float = CLEARLY
 ) -> list[Json]:
-    """``[{layer, tensor, count, moved, moved_gross}]`` for as many weight tensors as the time allows, ``LEAST_TENSORS``
-    at least, in an order that the seed shuffles: so they are a fair sample of ``loaded.variables()``.
+    """``[{layer, tensor, count, moved, moved_gross, unread}]`` for as many weight tensors as the time allows,
+    ``LEAST_TENSORS`` at least, in an order that the seed shuffles: so they are a fair sample of ``loaded.variables()``.
 
-    ``moved_gross`` is None where the small fault showed. A fault that moves an output by
-    ``enough`` is not tried on further draws, so what is said of it is a lower bound."""
+    ``moved_gross`` is None where the small fault showed; ``unread`` is a tensor that reaches no output. A fault that
+    moves an output by ``enough`` is not tried on further draws, so what is said of it is a lower bound."""
     variables = loaded.variables()
     tried = [_Draw(draws[place]) for place in smallest(draws, MOST_DRAWS)]
     places = _until(_shuffled(len(variables), seed), max(seconds, LEAST_SECONDS), LEAST_TENSORS)
@@ -152,13 +152,14 @@ def _until(places: Iterable[int], seconds: float, least: int) -> Iterator[int]:
 def _row(trial: _Trial, variable: Variable, seed: Sequence[int]) -> Json:
     value = variable.read()
     moved = trial.moved_by(variable, value, small_fault(value, seed))
-    gross = moved < trial.enough
+    gross = trial.moved_by(variable, value, gross_fault(value, seed)) if moved < trial.enough else None
     return {
         "layer": variable.layer,
         "tensor": variable.name,
         "count": int(value.size),
         "moved": moved,
-        "moved_gross": trial.moved_by(variable, value, gross_fault(value, seed)) if gross else None,
+        "moved_gross": gross,
+        "unread": gross == moved == 0.0 and trial.ignores(variable, value, seed),
     }
 
 
@@ -211,6 +212,18 @@ class _Trial:
                 break
         return most
 
+    def ignores(self, variable: Variable, value: Array, seed: Sequence[int]) -> bool:
+        """Does the tensor reach no output, whatever it holds? What is not a number gets past everything but a choice
+        of the largest, and huge numbers get past that."""
+        import numpy as np
+
+        if value.dtype.kind != "f":
+            return False
+        noise, width = np.random.default_rng(seed).standard_normal(value.shape), np.finfo(value.dtype).max / 1e4
+        worst = (np.full_like(value, np.nan), (np.sign(noise) * width).astype(value.dtype), noise.astype(value.dtype))
+        pairs = [(wrong, item) for wrong in worst for item in self.tried if item.answer is not None]
+        return bool(pairs) and all(self._with(variable, value, wrong, item) == 0.0 for wrong, item in pairs)
+
     def _with(self, variable: Variable, value: Array, wrong: Array, item: _Draw) -> float:
         assert item.answer is not None
         item.runs += 1
@@ -258,7 +271,11 @@ def better_draws(
     search = _Search(loaded, ("moved", "moved_gross") if gross else ("moved",), enough, seed, seconds)
     found = Better([], [], [dict(row) for row in rows])
     for draw in _candidates(loaded.inputs, draws, seed):
-        unseen = [row for row in found.rows if all((row[key] or 0.0) < enough for key in search.keys)]
+        unseen = [
+            row
+            for row in found.rows
+            if not row.get("unread") and all((row[key] or 0.0) < enough for key in search.keys)
+        ]
         if len(unseen) <= (1 - BAR) * len(rows) or search.is_over():
             break
         answer = finite_answer(loaded, draw)

@@ -198,6 +198,20 @@ def test_no_draw_is_taken_on_which_the_outputs_sink() -> None:
     assert not faults.better_draws(loaded, draws, answers, rows, 3, 60, enough=ENOUGH).draws
 
 
+def test_a_weight_that_training_alone_reads_is_told_from_one_that_sleeps() -> None:
+    """Whatever it holds, no output moves; behind a sleeping layer, some weights would wake it."""
+    from keras import layers
+
+    normalised = layers.SpectralNormalization(layers.Dense(5, "relu"))
+    asleep = layers.Dense(3, "relu", bias_initializer="ones", name="asleep")
+    loaded = _live.loaded(sequential(layers.Input((6,)), normalised, asleep, layers.Dense(2)))
+    (bias,) = (item for item in loaded.variables() if item.name.endswith("asleep/bias"))
+    bias.assign(np.full(3, -100.0, "float32"))
+    rows = faults.try_faults(loaded, make_inputs(loaded.inputs, 3), 3, 60, enough=ENOUGH)
+    assert [row["tensor"].rpartition("/")[2] for row in rows if row["unread"]] == ["vector_u"]
+    assert any(name.endswith("asleep/kernel") for name in unseen(rows))
+
+
 def test_a_fault_is_undone_even_where_the_run_fails() -> None:
     kept = {"w": np.ones(3, "float32")}
 

@@ -12,7 +12,7 @@ import pytest
 from tests.formats.models import load, pack
 from worker import archive, intake
 from worker.errors import ConverterFailed, CorruptFile, NotRunnable, UnsupportedOperation
-from worker.formats import _frozen, _tflite_run, _tflite_write, get, matches
+from worker.formats import _frozen, _quantised, _tflite_run, _tflite_weights, _tflite_write, get, matches
 from worker.formats._draws import GUESSES, make_inputs
 from worker.formats._format import Hop, Loaded, Sample
 from worker.verify import measure
@@ -290,6 +290,14 @@ def test_whole_numbers_at_the_edges_are_scaled(tmp_path: Path) -> None:
     y = loaded.run({"x": np.array([[-1, 0, 0.5, 1], [1, 1, -1, 0]], "float32")})["y"]
     assert y.shape == (2, 4)
     assert y[0, 0] == y[0, 1] < y[0, 2] < y[0, 3] == y[1, 0]
+
+
+def test_a_scale_that_is_no_number_tells_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quantiser writes one for a kernel that holds something that is not a number."""
+    scales = _quantised.Scales([float("nan")], [0.0])
+    monkeypatch.setattr(_tflite_weights, "_scales", lambda tensor: scales)
+    monkeypatch.setattr(_tflite_weights, "_stored", lambda content: [("kernel", None, "int8", None)])
+    assert _tflite_weights.steps(Path(__file__)) == {}
 
 
 def test_an_archive_with_one_file(tmp_path: Path, made_file: Callable[[str, str], Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -79,6 +80,16 @@ def test_coarse_formats_are_asked_for_gross_faults() -> None:
     assert sensitivity_check(slight, 2, 1e-2).passed is None
     shown = Row("conv", "conv/kernel", 1.0)  # by a small fault already, so no gross one was planted
     assert sensitivity_check([shown], 1, 1e-2, coarse=True).passed is True
+
+
+def test_what_the_model_does_not_read_need_not_show() -> None:
+    """The statistics that a SpectralNormalization keeps for its training, say."""
+    unread = Row("dense", "dense/vector_u", 0.0, 0.0, unread=True)
+    check = sensitivity_check([*rows(3), unread], 4, ALLOWED)
+    assert check.passed is True
+    assert check.data["idle"] == [["dense", "dense/vector_u"]]
+    assert check.sentence.endswith("What the model does not read cannot show either: dense/vector_u.")
+    assert sensitivity_check([*rows(3), replace(unread, unread=False)], 4, ALLOWED).passed is None
 
 
 def test_one_tensor_may_be_idle_where_all_weights_are_known() -> None:

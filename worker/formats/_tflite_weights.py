@@ -31,7 +31,7 @@ def weights(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def steps(path: Path) -> dict[str, float]:
     """The rounding of each tensor that is stored as whole numbers."""
     found = ((name, _scales(tensor)) for name, tensor, kind, _ in _stored(path.read_bytes()) if kind in WHOLE)
-    return {name: scales.step for name, scales in found if scales}
+    return {name: scales.step for name, scales in found if scales and math.isfinite(scales.step)}
 
 
 def _stored(content: bytes) -> Iterator[tuple[str, Any, str, Any]]:

@@ -25,12 +25,14 @@ QUERIES = {"key": "query", "k_proj": "q_proj", "key_dense": "query_dense", "k_li
 
 @dataclass(frozen=True)
 class Row:
-    """What a job says of one weight tensor: how far a fault in it moved the outputs, relative to their scale."""
+    """What a job says of one weight tensor: how far a fault in it moved the outputs, relative to their scale, and
+    whether it reaches none of them, whatever it holds."""
 
     layer: str
     tensor: str
     moved: float
     moved_gross: float | None = None
+    unread: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Row:
@@ -41,6 +43,7 @@ class Row:
             tensor=str(data["tensor"])[:LONGEST_NAME],
             moved=_share(data["moved"]),
             moved_gross=None if gross is None else _share(gross),
+            unread=data.get("unread") is True and data["moved"] == 0,
         )
 
 
@@ -73,7 +76,7 @@ def sensitivity_check(
         return Check("sensitivity", None, sentence, _data([], [], [], total, allowed))
     missed = [row for row in rows if not _is_seen(row, allowed, coarse)]
     layers = {row.tensor.rpartition("/")[0] for row in rows}
-    idle = [row for row in missed if _cancels(row, layers)]
+    idle = [row for row in missed if row.unread or _cancels(row, layers)]
     unseen = [row for row in missed if row not in idle]
     seen = [row for row in rows if row not in missed]
     data = _data(seen, unseen, idle, total, allowed)
@@ -167,7 +170,11 @@ def _listed(rows: Sequence[Row]) -> str:
 
 
 def _excused(idle: Sequence[Row]) -> str:
-    if not idle:
-        return ""
-    names = ", ".join(row.tensor for row in idle[:FEW]) + (f" and {len(idle) - FEW} more" if len(idle) > FEW else "")
-    return f" What cancels in every softmax cannot show, whatever it holds: {names}."
+    cancelling = [row.tensor for row in idle if not row.unread]
+    unread = [row.tensor for row in idle if row.unread]
+    said = f" What cancels in every softmax cannot show, whatever it holds: {_few(cancelling)}." if cancelling else ""
+    return said + (f" What the model does not read cannot show either: {_few(unread)}." if unread else "")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
