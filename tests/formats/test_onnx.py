@@ -347,6 +347,20 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
         ONNX.inspect(file, tmp_path)
 
 
+def test_a_tensorflow_lite_file_that_keeps_a_state_is_refused_by_name(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.sum = tf.Variable(tf.zeros((1, 4)))
+    specs = [tf.TensorSpec((1, 4), tf.float32, name="x")]
+    module.call = tf.function(lambda x: module.sum.assign_add(x), input_signature=specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call.get_concrete_function()], module)
+    converter.experimental_enable_resource_variables = True
+    (tmp_path / "model.tflite").write_bytes(converter.convert())
+    with pytest.raises(UnsupportedOperation, match=r"ASSIGN_VARIABLE.*changes its variables"):
+        ONNX.converts_from["tflite"].run(tmp_path / "model.tflite", tmp_path / "model.onnx", Hop(tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 def test_from_tensorflow_lite(kind: str, made_file: Made, tmp_path: Path) -> None:
     between, result = tmp_path / "model.tflite", tmp_path / "model.onnx"

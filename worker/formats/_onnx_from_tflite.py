@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker.errors import LarderError
+from worker.errors import LarderError, UnsupportedOperation
 from worker.formats import _tflite_file, _tflite_run, tflite
 from worker.formats._format import Hop, Loaded
 from worker.formats._onnx_operations import handlers
 from worker.formats._onnx_write import NATIVE_OPSET, at_opset, check, declare_shapes, refusal
+
+STATE = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
 
 
 def convert(source: Path, opset: int, hop: Hop) -> Any:
@@ -18,6 +20,7 @@ def convert(source: Path, opset: int, hop: Hop) -> Any:
     Quantised tensors stay quantised: they are QuantizeLinear and DequantizeLinear pairs in ONNX.
     """
     file = tflite.flatbuffer_in(source, hop.scratch)
+    _refuse_state(file)
     loaded = tflite.load(source, hop.scratch)
     try:
         model = _run_tf2onnx(file, min(opset, NATIVE_OPSET), loaded)
@@ -30,6 +33,12 @@ def convert(source: Path, opset: int, hop: Hop) -> Any:
     except Exception as error:  # tf2onnx raises ValueError for everything, onnxruntime classes of its own
         raise refusal(str(error), {}) from error
     return model
+
+
+def _refuse_state(file: Path) -> None:
+    if found := STATE & _tflite_file.read(file).builtin:
+        problem = "the model changes its variables while it runs, and a finished graph has none"
+        raise UnsupportedOperation(target="ONNX", operation=", ".join(sorted(found)), problem=problem)
 
 
 def _run_tf2onnx(file: Path, opset: int, loaded: Loaded) -> Any:
