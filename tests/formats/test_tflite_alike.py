@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.formats import models
 from worker import pipeline
 from worker.errors import BadOption
 from worker.formats import get, saved_model
@@ -61,6 +62,30 @@ def test_loops_are_compared_by_what_they_repeat(made_file: Callable[[str, str], 
     found = alike(fine, coarse)
     assert (found.problem, found.rounded > 0) == ("", True)
     assert max(item.steps for item in found.furthest) < HALF
+
+
+def test_a_mask_beyond_the_largest_half_is_cut_off_there(tmp_path: Path) -> None:
+    """Attention adds -1e9 to what is masked, and float16 ends at 65504; a number of another sign is a fault."""
+    import keras
+
+    x = keras.Input((7, 16), name="x")
+    model = keras.Model(x, keras.layers.MultiHeadAttention(2, 8)(x, x, use_causal_mask=True))
+    source = models.write("saved_model", model, tmp_path / "source")
+    fine, coarse = (written(source, tmp_path, precision=name)[0] for name in ("float32", "float16"))
+    found = alike(fine, coarse)
+    assert (found.problem, found.ranges) == ("", 1)
+    assert max(item.steps for item in found.furthest) < HALF
+    assert alike(fine, changed(coarse, tmp_path, other_mask)).furthest[0].steps > 1
+
+
+def other_mask(model: Any) -> None:
+    (mask,) = (
+        tensor
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if (data := model.buffers[tensor.buffer].data) is not None and bytes(data) == np.float16(-65504).tobytes()
+    )
+    model.buffers[mask.buffer].data = np.frombuffer(np.float16(65504).tobytes(), "u1")
 
 
 def changed(file: Path, folder: Path, change: Change) -> Path:

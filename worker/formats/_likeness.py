@@ -63,8 +63,8 @@ class Likeness:
 
     ``problem``: where the two graphs part; "" where they are the same, and then the rest is known: how many operations
     and constants were compared, how many of these are rounded, those that lie furthest apart, the layers that compute
-    in float32, the tensors of which most is cut off, where that was asked, and how many inner values have a range that
-    was measured.
+    in float32, the tensors of which most is cut off, where that was asked, and how many values have a range beyond
+    which they are cut off.
     """
 
     problem: str = ""

@@ -53,6 +53,7 @@ NARROWEST = 5e-7  # the distance from zero that converters give to what is small
 MOST_BIAS = (2**31 - 1) / 2  # in steps; a kernel's scale is made wider for a bias of more
 SINGLE = 4e-7  # relative: what computing in float32 makes of a number
 HALF = (2.0**-10, 2.0**-24)  # the distance of two float16, relative and at least
+LARGEST_HALF = 65504.0
 FAR = float(2**127)  # steps: nothing that rounding explains
 MOST_PAIRS, MOST_STEPS = 200_000, 1000
 MOST_NAMED = 20
@@ -78,7 +79,7 @@ def alike(fine: Path, coarse: Path, measured: Measured | None = None) -> Likenes
         furthest=tuple(changed[:MOST_NAMED]),
         floating=tuple(walk.floating()),
         cut_off=tuple(_tflite_ranges.cut_off(fine, walk, measured)[:MOST_NAMED]) if measured else (),
-        ranges=walk.coarse.ranges(),
+        ranges=walk.coarse.ranges() + walk.cut,
     )
 
 
@@ -335,6 +336,7 @@ class Walk:
     constants: dict[tuple[int, int], Rounded] = field(default_factory=dict)
     entries: dict[tuple[int, int], dict[int, int]] = field(default_factory=dict)  # inputs of two graphs, paired
     computed: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # of the other, and of the one
+    cut: int = 0  # constants with a number beyond the range of a float16
 
     def compare(self) -> None:
         one, inputs, outputs = self.fine.edges()
@@ -471,8 +473,19 @@ class Walk:
             if fine.tobytes() != coarse.tobytes():
                 raise Apart(f"the constant {name} holds other numbers")
             return Rounded(name, 0.0, False)
+        if b.kind(second) == "float16":
+            fine = self._cut(fine)
         steps = _steps(fine, coarse, _step(fine, b, second))
         return Rounded(name, FAR if b.too_wide(second, fine) else steps, a.kind(first) != b.kind(second))
+
+    def _cut(self, fine: np.ndarray) -> np.ndarray:
+        """What is beyond the largest float16 is stored as that one: an attention's -1e9 for what is masked, which is
+        as good, or a scale, which is not. The values have to tell."""
+        import numpy as np
+
+        cut = np.where(np.isfinite(fine), np.clip(fine, -LARGEST_HALF, LARGEST_HALF), fine)
+        self.cut += int((cut != fine).any())
+        return cut
 
     def _called_constant(self, graph: _Graph, number: int) -> str:
         return graph.name(number).split(";")[0] or f"tensor {number}"
