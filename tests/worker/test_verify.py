@@ -166,6 +166,13 @@ def test_a_source_that_rounds_beyond_all_bounds_proves_nothing(kind: str) -> Non
     assert not verify.asks_source(verify.judge(SEEN, other, TERMS)[2])
 
 
+def test_a_source_of_few_bits_hides_no_fault() -> None:
+    """A bfloat16 rounds by a hundredth and more; a softmax that was taken twice lies further off than that."""
+    terms = Terms(Tolerance(2.0**-5, 0.0), exact_weights=True)
+    source = dataclasses.replace(SEEN, exact=[{"y": VALUES * 1.01}, {"y": VALUES * 2.02}])
+    assert verify.judge(source, with_values(VALUES * 3, VALUES * 6), terms)[0] is Verdict.DIFFERS
+
+
 def test_whole_numbers_that_rounding_decides_prove_nothing() -> None:
     """The number of a class, or a rounded value: where the source changes one of four, so may the result."""
     whole, spec = np.array([[1, 2], [3, 4]]), TensorSpec("y", (None, 2), "int64")

@@ -34,8 +34,10 @@ def judge(
     beside = unrounded_check(unrounded) if unrounded else None
     if unrounded:
         weights = rounded_weights(weights, unrounded)
+    before = unrounded.checks if unrounded else ()
     explained = bool(beside and beside.passed and weights.passed)
     terms = replace(terms, explained=explained, rangeless=bool(unrounded and not unrounded.likeness.ranges))
+    terms = replace(terms, shaky=any(item.name == "values" and item.passed is None for item in before))
     proof = (*([beside] if beside else []), *_proof(source, result, terms, weights))
     ran = any(check.name == "values" for check in proof)
     load = Check("load", True, f"The result opens{', and runs,' if ran else ''} in a fresh job.")

@@ -96,7 +96,8 @@ class Terms:
     it shrinks with the output. ``given``: somebody else made the result. ``in_order``: people go by the order of inputs
     and outputs in both, as with Keras; a signature has names alone. ``named``: weights have the names that they have in
     the layers of the source. ``explained``: the result is proven to be the source with numbers rounded, so a larger gap
-    of values is what rounding costs. ``rangeless``: it has no ranges of inner values, which could be wrong ones."""
+    of values is what rounding costs. ``rangeless``: it has no ranges of inner values, which could be wrong ones.
+    ``shaky``: without rounding, the same conversion lies within what the source rounds, which is beyond all bounds."""
 
     tolerance: Tolerance
     exact_weights: bool
@@ -110,6 +111,7 @@ class Terms:
     named: bool = False
     explained: bool = False
     rangeless: bool = False
+    shaky: bool = False
 
     @property
     def is_coarse(self) -> bool:

@@ -134,7 +134,7 @@ def _is_shaky(old: str, item: Difference, source: Seen, terms: Terms) -> bool:
     if item.changed:
         return item.changed <= FLOORS * _changing(source, old)
     far = FLOORS * (rounding_floor(source) or 0.0)
-    return far > MOST_ROUNDING and (0 < item.max_rel <= far or (terms.is_coarse and item.max_rel > 0))
+    return far > MOST_ROUNDING and (0 < item.max_rel <= far or (terms.shaky and item.max_rel > 0))
 
 
 def _measured(
