@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import CorruptFile, ModelError, UnsupportedOperation
-from worker.formats import _live
+from worker.formats import _graph_dangers, _live
 from worker.formats._format import Loaded, TensorSpec
 from worker.formats._reach import reached
 from worker.report import Finding, Severity, declare
@@ -493,7 +493,8 @@ def constants(graph: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 def pruned(graph: Graph) -> Graph:
     """Without nodes and functions that no output needs, in the order in which they stood; bound to no device. The
-    GraphDef itself is changed: a copy would hold all weights once more."""
+    GraphDef itself is changed: a copy would hold all weights once more. UnsafeContent where what is left reaches
+    beyond the graph."""
     graph = _with_placeholders(graph)
     definition = graph.definition
     operands = {node.name: _operands(node) for node in definition.node}
@@ -506,6 +507,7 @@ def pruned(graph: Graph) -> Graph:
         node.device = ""
         node.attr.pop("_class", None)  # where it is to run, beside nodes that may not be there any more
     definition.library.CopyFrom(_needed_functions(definition, definition.library))
+    _graph_dangers.refuse(definition)
     return graph
 
 

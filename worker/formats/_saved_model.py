@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import CorruptFile, IncompleteModel, ModelError
-from worker.formats import _tf_keras
+from worker.formats import _graph_dangers, _tf_keras
 from worker.formats._architecture import without_markers
 from worker.formats._files import files_below, the_only, unpacked
 from worker.formats._format import Signature, TensorSpec
@@ -32,7 +32,8 @@ def folder_in(path: Path, scratch: Path) -> Path:
 
 
 def read_proto(folder: Path) -> Any:
-    """The parsed saved_model.pb; CorruptFile where it is none. The graph is not loaded."""
+    """The parsed saved_model.pb; CorruptFile where it is none, UnsafeContent where it reaches beyond itself. The graph
+    is not loaded."""
     from google.protobuf import text_format  # type: ignore[import-untyped]
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorflow.core.protobuf import saved_model_pb2
@@ -47,6 +48,7 @@ def read_proto(folder: Path) -> Any:
         raise CorruptFile(name=GRAPHS[0], problem="it is not a SavedModel's protocol buffer") from error
     if not proto.meta_graphs:
         raise CorruptFile(name=GRAPHS[0], problem="it holds no graph")
+    _graph_dangers.refuse_saved_model(proto)
     return proto
 
 

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from worker import archive
-from worker.errors import LarderError, ModelError
+from worker.errors import LarderError, ModelError, UnsafeContent
 from worker.formats import (
     _outline,
     _pickles,
@@ -244,6 +244,7 @@ def load(path: Path, scratch: Path, signature: str = "") -> Loaded:
     """The model inside, ready to run; of a pickle of arrays alone, only those. ``signature`` names another one than the
     usual of a SavedModel inside."""
     if not _pickles_models.models(path, scratch) and _arrays(path, scratch):
+        _refuse_attack(path, scratch)
         return Loaded((), (), lambda arrays: {}, lambda: _pickles.arrays(path, scratch))
     found = _pickles_models.the_model(path, scratch)
     if found.slug == "saved_model" and found.path:
@@ -264,10 +265,20 @@ def write_safetensors(path: Path, target: Path, hop: Hop) -> None:
     """The weights of the model inside by their paths; without a model, every array under its place in the pickle."""
     if _pickles_models.models(path, hop.scratch):
         return MODEL_TO_WEIGHTS(path, target, hop)
+    _refuse_attack(path, hop.scratch)
     contents = _pickles.read(path, hop.scratch)
     tensors = [(name, _pickles.tensor(array)) for name, array in _pickles.arrays_in(contents)]
     _stream.write_safetensors(tensors, {"names": "places in a pickle"}, target)
     return None
+
+
+def _refuse_attack(path: Path, scratch: Path) -> None:
+    """Numbers beside a call that does harm are the wrapping of that call: nobody saves weights in this way, and nobody
+    should take them. A whole model is worth taking out; what it computes can be looked at."""
+    dangers = [name for name in _imports(path, scratch) if severity_of(name) is Severity.DANGER]
+    if dangers:
+        reason = f"it holds no model, but arrays and a call of {dangers[0][:80]}: {WHY[Severity.DANGER]}"
+        raise UnsafeContent(name=path.name, reason=reason)
 
 
 LAYERS_TO_GRAPH = _sources._converting("pickle", "saved_model", saved_model.write, _sources.open_any)
