@@ -219,6 +219,17 @@ JOB_MEMORY_BYTES = env.integer("LARDER_JOB_MEMORY_MB", 8192, "Memory that one jo
 JOB_DISK_BYTES = env.integer("LARDER_JOB_DISK_MB", 16384, "Disk that one job may fill, in MiB.") * MIB
 JOB_WALL_SECONDS = env.integer("LARDER_JOB_SECONDS", 900, "How long one job may run.")
 
+# The walls around jobs
+SANDBOX_USER = env.integer(
+    "LARDER_SANDBOX_USER", 64123, "Whose user id jobs have where Larder runs as root; 0 for root's."
+)
+SANDBOX_INSIDE = env.words(
+    "LARDER_SANDBOX_INSIDE", [], "A command, its words comma-separated, that the process of all jobs is started with."
+)
+WEAK_SANDBOX = env.boolean(
+    "LARDER_WEAK_SANDBOX", False, "1 runs jobs where the machine cannot contain them; every page says so."
+)
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -18,9 +18,10 @@ app.conf.imports = ("worker.tasks",)
 @worker_init.connect
 def start_zygote(**signal: Any) -> None:
     """Check the sandbox and begin TensorFlow's slow import, before the first message is taken."""
+    from project.walls import walls
     from worker import runtime
 
-    runtime.start()
+    runtime.start(walls())
 
 
 @worker_ready.connect

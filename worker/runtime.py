@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from worker.errors import LarderError, SandboxMissing
 from worker.sandbox import selfcheck
-from worker.sandbox.client import Zygote
+from worker.sandbox.client import Walls, Zygote
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ runtime = Runtime()
 stopping = threading.Event()  # set when the worker was asked to end
 
 
-def start() -> None:
+def start(walls: Walls) -> None:
     """Start the zygote, and try out the sandbox as soon as it has imported TensorFlow; returns at once."""
-    runtime.zygote = Zygote()
+    runtime.zygote = Zygote(walls=walls)
     threading.Thread(target=_check, args=[runtime.zygote], name="selfcheck", daemon=True).start()
 
 
@@ -51,8 +51,9 @@ def stop() -> None:
 def _check(zygote: Zygote) -> None:
     try:
         layers = selfcheck.check(zygote)
-        runtime.layers = {name: {"active": layer.active, "detail": layer.detail} for name, layer in layers.items()}
-        runtime.missing, runtime.problem = selfcheck.reasons(layers), selfcheck.problem(layers)
+        runtime.layers = {name: asdict(layer) for name, layer in layers.items()}
+        runtime.missing = "" if zygote.walls.weak else selfcheck.reasons(layers)
+        runtime.problem = selfcheck.problem(layers)
     except (LarderError, OSError) as error:
         if not stopping.is_set():
             runtime.problem = str(error)

@@ -33,7 +33,8 @@ BROKER_SECONDS = 1
 def frame(request: HttpRequest) -> dict[str, Any]:
     """What the frame around every page needs; the teams are only asked for where they are shown."""
     teams = Team.objects.visible_to(request.user).order_by("name") if hasattr(request, "user") else Team.objects.none()
-    return {"my_teams": SimpleLazyObject(lambda: list(teams)), "max_upload_bytes": settings.MAX_UPLOAD_BYTES}
+    shown = {"max_upload_bytes": settings.MAX_UPLOAD_BYTES, "weak_sandbox": settings.WEAK_SANDBOX}
+    return {"my_teams": SimpleLazyObject(lambda: list(teams)), **shown}
 
 
 class SignIn(LoginView):

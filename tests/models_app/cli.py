@@ -15,7 +15,7 @@ import pytest
 from django.core.management import call_command
 
 from models_app.management.commands import _batch
-from worker.sandbox.client import Zygote
+from worker.sandbox.client import Walls, Zygote
 
 FIELDS = ["source", "format", "target", "route", "verdict", "checks", "findings", "error", "seconds", "output"]
 DOUBLER = """
@@ -55,7 +55,7 @@ def borrow(zygote: Zygote, patch: pytest.MonkeyPatch) -> None:
     """Let the commands use the zygote that is warm already, and leave it running."""
 
     @contextmanager
-    def lend() -> Iterator[Zygote]:
+    def lend(walls: Walls) -> Iterator[Zygote]:
         yield zygote
 
     patch.setattr(_batch, "Zygote", lend)

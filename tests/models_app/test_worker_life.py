@@ -13,11 +13,15 @@ from models_app.models import WorkerNode
 from worker import heartbeat, runtime, tasks
 from worker.errors import SandboxError, SandboxMissing
 from worker.sandbox import selfcheck
+from worker.sandbox.client import Walls
 from worker.sandbox.layers import Layer
 
 
 class FakeZygote:
     closed = False
+
+    def __init__(self, walls: Walls) -> None:
+        self.walls = walls
 
     def close(self) -> None:
         self.closed = True
@@ -51,10 +55,10 @@ def refuses(monkeypatch: pytest.MonkeyPatch, reasons: str) -> None:
 def test_it_works(fresh: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     finds(monkeypatch, seccomp=True)
     refuses(monkeypatch, "")
-    runtime.start()
+    runtime.start(Walls())
     zygote = runtime.zygote()
     assert isinstance(zygote, FakeZygote)
-    assert fresh.layers == {"seccomp": {"active": True, "detail": "measured"}}
+    assert fresh.layers == {"seccomp": {"active": True, "detail": "measured", "by": ""}}
     runtime.stop()
     assert zygote.closed
 
@@ -62,10 +66,18 @@ def test_it_works(fresh: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> No
 def test_jobs_are_refused_where_the_floor_is_missing(fresh: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     finds(monkeypatch, seccomp=False)
     refuses(monkeypatch, "seccomp")
-    runtime.start()
+    runtime.start(Walls())
     with pytest.raises(SandboxMissing, match="cannot contain them: seccomp"):
         runtime.zygote()
     assert fresh.problem == "Refused: seccomp"
+
+
+def test_the_operator_may_have_them_run_all_the_same(fresh: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    finds(monkeypatch, seccomp=False)
+    refuses(monkeypatch, "seccomp")
+    runtime.start(Walls(weak=True))
+    assert isinstance(runtime.zygote(), FakeZygote)
+    assert fresh.problem == "Refused: seccomp", "and it is still told"
 
 
 def test_zygote_that_does_not_start_is_said(
@@ -75,7 +87,7 @@ def test_zygote_that_does_not_start_is_said(
         raise SandboxError(problem="the zygote did not start")
 
     monkeypatch.setattr(selfcheck, "check", broken)
-    runtime.start()
+    runtime.start(Walls())
     assert runtime.zygote()  # the next job tries again, and says what it meets
     assert "the zygote did not start" in fresh.problem
     assert "the zygote did not start" in caplog.text
@@ -131,6 +143,6 @@ def test_ending_worker_does_not_complain_about_its_zygote(
 
     stopping.set()
     monkeypatch.setattr(selfcheck, "check", closed)
-    runtime.start()
+    runtime.start(Walls())
     runtime.zygote()
     assert (fresh.problem, caplog.text) == ("", "")

@@ -304,6 +304,13 @@ def start_threads(_: Arguments, __: Progress) -> Value:
     return {"threads": len(threads)}
 
 
+def copy(arguments: Arguments, _: Progress) -> Value:
+    """What is given, written to a file of its own."""
+    text = Path(arguments["path"]).read_text(encoding="utf-8")
+    Path("copied").write_text(text, encoding="utf-8")
+    return {"read": text}
+
+
 def use_temporary_files(_: Arguments, __: Progress) -> Value:
     import shutil
     import tempfile
@@ -366,6 +373,7 @@ STEPS: dict[str, Step] = {
     step.__name__.replace("_", "-"): step
     for step in (
         echo,
+        copy,
         sleep,
         spin,
         segfault,

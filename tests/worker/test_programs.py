@@ -97,8 +97,9 @@ def test_it_works(run: Run) -> None:
 def test_a_program_can_do_no_more_than_its_job(run: Run, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret", encoding="ascii")
     met = run(HOSTILE, word=str(tmp_path / "secret")).value
-    assert met == {
-        **dict.fromkeys(("read", "look", "write", "own", "shell", "itself", "connect"), "EACCES"),
+    assert {met[name] for name in ("read", "look", "write")} <= {"EACCES", "ENOENT", "EROFS"}, "or it is not there"
+    assert {name: told for name, told in met.items() if name not in ("read", "look", "write")} == {
+        **dict.fromkeys(("own", "shell", "itself", "connect"), "EACCES"),
         **dict.fromkeys(("link", "parent"), "EPERM"),
         "code": "EvalError",
         "native": "ERR_DLOPEN_DISABLED",
@@ -157,7 +158,8 @@ def test_nothing_else_is_run_in_its_place(run: Run) -> None:
     """Neither what the system has, nor what the job has written itself."""
     paths = ["/bin/sh", "/usr/bin/env", "own"]
     found = run("answer(handed)", step="start-others", arguments={"paths": paths}).value
-    assert found == dict.fromkeys(paths, errno.EACCES)
+    assert found["own"] == errno.EACCES
+    assert {found[path] for path in paths[:2]} <= {errno.EACCES, errno.ENOENT}
 
 
 @pytest.mark.parametrize("content", ["no program", None])

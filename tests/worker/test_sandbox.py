@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.worker import levels
 from worker.errors import (
     Canceled,
     ConverterFailed,
@@ -26,7 +27,6 @@ from worker.errors import (
     NoResult,
     OutOfMemory,
     SandboxError,
-    SandboxMissing,
     TimedOut,
     WeightsMismatch,
 )
@@ -40,15 +40,7 @@ FAKES = "tests.worker.fake_steps"
 SMALL = Limits(
     memory_bytes=96 * MIB, disk_bytes=48 * MIB, file_bytes=24 * MIB, wall_seconds=20, cpu_seconds=10, files=2000
 )
-# What a machine without Landlock looks like: a filter on this process and all it starts answers "unknown call".
-WITHOUT_LANDLOCK = """
-import errno, os, sys
-import pyseccomp
-blind = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-blind.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "landlock_create_ruleset")
-blind.load()
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
+REFUSED = ("EACCES", "ENOENT", "EROFS", "EXDEV", "EPERM")
 
 
 @pytest.fixture
@@ -286,18 +278,9 @@ def test_files_of_others_stay_as_they_are(zygote: Zygote, folder: Path, tmp_path
     secret = tmp_path / "secret"
     secret.write_text("secret", encoding="utf-8")
     before = secret.stat()
-    refused = run(zygote, folder, "reach", path=str(secret)).value
-    assert refused | {"chmod": "", "utime": ""} == {
-        "read": "EACCES",
-        "write": "EACCES",
-        "truncate": "EPERM",
-        "unlink": "EACCES",
-        "rename": "EACCES",
-        "list": "EACCES",
-        "device": "EACCES",
-        "chmod": "",
-        "utime": "",
-    }
+    found = run(zygote, folder, "reach", path=str(secret)).value
+    pretended = ("chmod", "utime")  # may claim that they were done
+    assert {act: told for act, told in found.items() if told not in REFUSED and act not in pretended} == {}
     assert secret.read_text(encoding="utf-8") == "secret"
     assert (secret.stat().st_mode, secret.stat().st_mtime) == (before.st_mode, before.st_mtime)
 
@@ -306,7 +289,8 @@ def test_a_given_file_may_be_read_and_not_written(zygote: Zygote, folder: Path, 
     given = tmp_path / "given"
     given.write_text("model", encoding="utf-8")
     found = zygote.run("reach", {"path": str(given)}, read=[given], folder=folder, limits=SMALL).value
-    assert (found["read"], found["write"], found["list"]) == ("'model'", "EACCES", "EACCES")
+    assert found["read"] == "'model'"
+    assert {found["write"], found["list"]} <= set(REFUSED)
 
 
 def test_temporary_files_go_to_the_folder(zygote: Zygote, folder: Path) -> None:
@@ -358,15 +342,16 @@ def test_a_dead_zygote_is_started_again(bare: Zygote, folder: Path) -> None:
     assert bare.wait_ready()["pid"] != first
 
 
-@pytest.mark.parametrize("victim", ["zygote", "supervisor", "job"])
+@pytest.mark.parametrize("victim", ["zygote", "outer", "supervisor", "job"])
 def test_a_job_in_flight_is_told_of_a_death(bare: Zygote, folder: Path, victim: str) -> None:
     zygote = bare.wait_ready()["pid"]
 
     def kill(text: str) -> None:
         tree = parents()
-        supervisor = next(pid for pid, parent in tree.items() if parent == zygote)
-        job = next(pid for pid, parent in tree.items() if parent == supervisor)
-        os.kill({"zygote": zygote, "supervisor": supervisor, "job": job}[victim], signal.SIGKILL)
+        line = [zygote]  # zygote, one that stays outside of the pid namespace, supervisor, job
+        while below := [pid for pid, parent in tree.items() if parent == line[-1]]:
+            line += below
+        os.kill({"zygote": zygote, "outer": line[1], "supervisor": line[-2], "job": line[-1]}[victim], signal.SIGKILL)
 
     with pytest.raises(Crashed if victim == "job" else NoResult):
         bare.run("sleep", {"seconds": 60}, read=(), folder=folder, limits=SMALL, progress=kill)
@@ -386,7 +371,7 @@ own.run("sleep", {{"seconds": 60}}, read=(), folder=Path({str(folder)!r}), limit
         assert process.stdout is not None
         assert process.stdout.readline() == b"asleep\n"
         tree = descendants(process.pid)
-        assert len(tree) == 3  # zygote, supervisor, job
+        assert len(tree) >= 3  # zygote, supervisor, job
         process.kill()
     wait_until(lambda: not tree & set(parents()))
 
@@ -417,24 +402,6 @@ def test_an_open_door_is_a_problem() -> None:
     assert "seccomp (not reported)" in selfcheck.problem({name: Layer(True) for name in FLOOR[:-1]})
 
 
-def test_without_the_floor_no_job_runs(folder: Path) -> None:
-    worker = f"""
-from pathlib import Path
-from worker.errors import SandboxMissing
-from worker.sandbox.client import Zygote
-from worker.sandbox.limits import Limits
-with Zygote(steps=({FAKES!r},), preload=False) as own:
-    try:
-        own.run("echo", {{"word": "x"}}, read=(), folder=Path({str(folder)!r}), limits=Limits())
-    except SandboxMissing as error:
-        print(error.message)
-"""
-    command = [sys.executable, "-c", WITHOUT_LANDLOCK, "-c", worker]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.startswith(SandboxMissing(missing="landlock").message.split("landlock")[0])
-    assert "landlock (the kernel has no Landlock" in told
-
-
 def check_sandbox(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings"}
     command = [sys.executable, *arguments]
@@ -450,7 +417,7 @@ def test_check_sandbox_shows_the_layers() -> None:
 
 
 def test_check_sandbox_exits_1_where_the_floor_is_missing() -> None:
-    done = check_sandbox("-c", WITHOUT_LANDLOCK, "manage.py", "check_sandbox")
+    done = check_sandbox(*levels.BELOW_THE_FLOOR[1:], sys.executable, "manage.py", "check_sandbox")
     assert done.returncode == 1
     assert "landlock                     missing  the kernel has no Landlock" in done.stdout
     assert "Jobs are refused, because this machine cannot contain them: landlock" in done.stderr

@@ -28,6 +28,7 @@ MAX_REQUEST_BYTES = 128 * 1024
 MAX_READY_BYTES = 64 * 1024
 READY_SECONDS = 120.0
 REHEARSAL = "nothing"  # a step of the self-check
+OWN_USER = 64_123  # nobody has it, neither people nor systemd's services
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +53,20 @@ def ignore(text: str) -> None:
     """Nobody listens."""
 
 
+@dataclass(frozen=True)
+class Walls:
+    """What the operator may say about them. ``inside``: a command that starts the zygote, as in another kernel, with
+    the zygote's own command as its last arguments. ``user``: the user id that jobs have where Larder runs as root, 0
+    for root's. ``weak``: jobs run where the floor is missing, too."""
+
+    inside: tuple[str, ...] = ()
+    user: int = OWN_USER
+    weak: bool = False
+
+
+STANDARD = Walls()
+
+
 class Zygote:
     """A warm process that has imported TensorFlow and forks one locked-up job for every ``run``.
 
@@ -65,8 +80,10 @@ class Zygote:
         *,
         steps: Sequence[str] = ("worker.steps",),
         preload: bool = True,
+        walls: Walls = STANDARD,
     ) -> None:
-        self._options = [*steps] if preload else [*steps, "--bare"]
+        self.walls = walls
+        self._options = [*steps, f"--user={walls.user}", *([] if preload else ["--bare"])]
         self._log_stderr = log_stderr
         self._lock = threading.Lock()  # for starting and getting ready; jobs run side by side
         self._ready: dict[str, Any] | None = None
@@ -118,15 +135,15 @@ class Zygote:
         five times a second; ``progress`` is called with the step's texts while it runs. ``strict`` kills the job at the
         first system call that would have been refused, to prove that honest ones make none.
         """
-        if absent := missing(self.wait_ready()["layers"]):
+        if (absent := missing(self.wait_ready()["layers"])) and not self.walls.weak:
             raise SandboxMissing(missing=absent)
         started = time.monotonic()
-        paths = tuple(str(path.resolve()) for path in read)
-        request = Request(step, arguments, paths, str(folder.resolve()), limits, strict, program)
+        paths = tuple(str(path.absolute()) for path in read)  # not resolved: a link among them is there in the job, too
+        request = Request(step, arguments, paths, str(folder.resolve()), limits, strict, self.walls.weak, program)
         ending = self._perform(request, canceled, progress)
         seconds = time.monotonic() - started
         try:
-            value = judge(ending, limits)
+            value = judge(ending, limits, self.walls.weak)
         except LarderError as error:
             log.debug("job %s: %s after %.2f s, peak %d MiB", step, error.code, seconds, ending.peak // MIB)
             raise
@@ -139,7 +156,7 @@ class Zygote:
         command = [sys.executable, "-P", "-s", "-m", "worker.sandbox.zygote", *own, *self._options]
         with theirs:
             self._process = subprocess.Popen(
-                command,
+                [*self.walls.inside, *command],
                 cwd="/",
                 env={**ENVIRONMENT, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)},
                 pass_fds=[theirs.fileno()],

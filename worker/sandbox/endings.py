@@ -83,13 +83,13 @@ def _tried(events: list[dict[str, Any]]) -> LarderError | None:
     return Forbidden(what=tried[0]) if tried else None
 
 
-def _not_run(ending: Ending) -> LarderError | None:
+def _not_run(ending: Ending, weak: bool) -> LarderError | None:
     """The error for a job whose step did not begin."""
     if ending.reason == "canceled":
         return Canceled()
     if ending.problem:
         return SandboxError(problem=ending.problem)
-    if ending.layers and (absent := missing(ending.layers)):
+    if ending.layers and not weak and (absent := missing(ending.layers)):
         return SandboxMissing(missing=absent)
     return None
 
@@ -129,9 +129,10 @@ def _answered(ending: Ending) -> dict[str, Any] | LarderError:
     return value if isinstance(value, dict) else NoResult(status="an answer without a value")
 
 
-def judge(ending: Ending, limits: Limits) -> dict[str, Any]:
-    """The value that the step returned. Raises the one error that says how the job ended otherwise."""
-    error = _not_run(ending) or _tried(ending.events) or _died(ending, limits)
+def judge(ending: Ending, limits: Limits, weak: bool = False) -> dict[str, Any]:
+    """The value that the step returned. Raises the one error that says how the job ended otherwise. ``weak``: it may
+    have run without the floor."""
+    error = _not_run(ending, weak) or _tried(ending.events) or _died(ending, limits)
     answered = error or _answered(ending)
     if isinstance(answered, LarderError):
         if ending.log:

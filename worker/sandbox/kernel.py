@@ -5,19 +5,24 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import select
 import struct
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 
-# The numbers that every architecture shares, and the one that x86-64 has for itself.
+_IS_X86 = platform.machine() == "x86_64"
+# The numbers that every architecture shares, and those that x86-64 has for itself.
 NUMBERS = {
-    "capset": 126 if platform.machine() == "x86_64" else 91,
+    "capset": 126 if _IS_X86 else 91,
+    "pivot_root": 155 if _IS_X86 else 41,
+    "mount_setattr": 442,
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,
     "landlock_restrict_self": 446,
@@ -49,11 +54,48 @@ def prctl(name: str, option: int, *arguments: Any) -> int:
     return _checked(name, _libc.prctl(option, *native, *padding))
 
 
+def unshare(flags: int) -> None:
+    """unshare(2): this process leaves the namespaces of ``flags`` for new ones."""
+    _checked("unshare", _libc.unshare(flags))
+
+
+def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2)."""
+    texts = [text.encode() if text is not None else None for text in (source, target, kind, data)]
+    result = _libc.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3])
+    _checked(f"mount {kind or 'bind'} on {target}", result)
+
+
+def unmount(target: str, flags: int) -> None:
+    """umount2(2)."""
+    _checked(f"umount {target}", _libc.umount2(target.encode(), flags))
+
+
+def name_host(name: str) -> None:
+    """What this uts namespace calls the machine."""
+    _checked("sethostname", _libc.sethostname(name.encode(), len(name)))
+
+
+def be_readable() -> None:
+    """Have /proc/self belong to this user, as it does before a change of users."""
+    prctl("PR_SET_DUMPABLE", PR_SET_DUMPABLE, 1)
+
+
 def die_with_parent(parent: int) -> None:
     """SIGKILL for this process as soon as its parent is gone, and now where it is gone already."""
     prctl("PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, 9)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def die_with(parent: int) -> None:
+    """The same for a parent in another pid namespace, which is known by a descriptor (pidfd_open) that is closed."""
+    prctl("PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, 9)
+    gone = select.poll()
+    gone.register(parent, select.POLLIN)
+    if gone.poll(0):
+        os._exit(1)
+    os.close(parent)
 
 
 def outlive_parent() -> None:

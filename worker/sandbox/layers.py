@@ -1,7 +1,8 @@
 """The layers around one job, in the order in which they engage.
 
 A layer is a function that engages it and says what engaged; one that cannot raises, and is reported as missing. Those
-of ``BEFORE_FORK`` hold for the supervisor and its job (namespaces belong there), those of ``IN_JOB`` for the job.
+of ``BEFORE_FORK`` hold for the supervisor and its job, and so do the namespaces, which come after them; those of
+``IN_JOB`` hold for the job.
 """
 
 from __future__ import annotations
@@ -22,27 +23,20 @@ from worker.sandbox.request import Cell
 
 @dataclass(frozen=True)
 class Layer:
-    """Whether a layer engaged, and what that means here."""
+    """Whether a layer engaged, and what that means here; or whether a probe was stopped, and ``by`` which layer."""
 
     active: bool
     detail: str = ""
+    by: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Layer:
         return cls(bool(data["active"]), str(data["detail"]))
 
 
-# Without these no job runs.
-FLOOR = (
-    "descriptors",
-    "environment",
-    "supervisor",
-    "rlimits",
-    "capabilities",
-    "no_new_privs",
-    "landlock",
-    "seccomp",
-)
+# Without these no job runs, nor without one of the two that keep it from other files.
+FLOOR = ("descriptors", "environment", "supervisor", "rlimits", "capabilities", "no_new_privs", "seccomp")
+FILE_LAYERS = ("landlock", "private_root")
 # Set before the zygote starts, so that importing numpy and TensorFlow starts no thread and finds no GPU.
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
@@ -153,7 +147,7 @@ def restrict_files(cell: Cell) -> str:
 
 def restrict_calls(cell: Cell) -> str:
     """seccomp, last: it refuses what the layers before it need."""
-    return seccomp.load_filter(cell.request.strict, cell.request.program is not None)
+    return seccomp.load_filter(cell.request.strict, cell.request.program is not None, cell.alone)
 
 
 Engage = Callable[[Cell], str]
@@ -182,5 +176,6 @@ def _engage(layer: Engage, cell: Cell) -> Layer:
 
 def missing(layers: Mapping[str, Layer]) -> str:
     """Which parts of the floor are missing and why, for people; empty where the floor holds."""
-    absent = {name: layers.get(name, Layer(False, "not reported")) for name in FLOOR}
+    wanted = FLOOR if any(layers[name].active for name in FILE_LAYERS if name in layers) else (*FLOOR, FILE_LAYERS[0])
+    absent = {name: layers.get(name, Layer(False, "not reported")) for name in wanted}
     return "; ".join(f"{name} ({layer.detail})" for name, layer in absent.items() if not layer.active)

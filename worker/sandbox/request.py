@@ -33,6 +33,7 @@ class Request:
     folder: str
     limits: Limits
     strict: bool = False
+    weak: bool = False  # run it although the floor is missing
     program: Program | None = None
 
     def encode(self) -> bytes:
@@ -48,9 +49,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Cell:
-    """A request and the pipe ends that its job writes to."""
+    """A request and the pipe ends that its job writes to. ``alone``: in a root of its own, with no other files."""
 
     request: Request
     result: int  # JSON lines: progress, events, the answer
     log: int  # what the job prints
     status: int  # JSON lines of the sandbox itself; closed before the step runs
+    alone: bool = False

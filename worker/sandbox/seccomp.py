@@ -39,10 +39,10 @@ epoll_pwait2 exit exit_group wait4 waitid
 """)
 
 # Landlock does not see changes of mode, owner, times and attributes, so they would reach other files of this user.
-# Honest code (shutil, zipfile, tarfile) asks for them and does not need them: it is told that they were done.
-PRETENDED = _names("""
-chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat
-""")
+# Honest code (shutil, zipfile, tarfile) asks for them and does not need them: it is told that they were done. Times
+# can be changed in a private root, which holds no other file that is writable: who touches a file makes it that way.
+PRETENDED = _names("chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat")
+TIMES = _names("utime utimes futimesat utimensat")
 UNSUPPORTED = _names("setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr")
 # glibc falls back to clone, whose flags a filter can read; those of clone3 stand in memory, where it cannot.
 UNKNOWN = _names("clone3 io_uring_setup io_uring_enter io_uring_register memfd_secret userfaultfd pkey_alloc")
@@ -107,9 +107,9 @@ def _add_conditional(rules: _Rules) -> None:
 
 
 @cache
-def compile_filter(strict: bool = False, program: bool = False) -> bytes:
-    """The rules as the kernel takes them, for a job that ends in a program where ``program`` says so. ImportError and
-    RuntimeError of pyseccomp become Unavailable."""
+def compile_filter(strict: bool = False, program: bool = False, alone: bool = False) -> bytes:
+    """The rules as the kernel takes them, for a job that ends in a program where ``program`` says so, and for one in a
+    private root where ``alone`` does. ImportError and RuntimeError of pyseccomp become Unavailable."""
     try:
         import pyseccomp as library
     except (ImportError, RuntimeError, OSError) as error:
@@ -117,6 +117,7 @@ def compile_filter(strict: bool = False, program: bool = False) -> bytes:
     rules = _Rules(library, strict)
     rules.add(library.ALLOW, [*ALLOWED, *(["execve"] if program else [])])
     rules.add(library.ERRNO(0), PRETENDED)
+    rules.add(library.ALLOW if alone else library.ERRNO(0), TIMES)
     rules.add(library.ERRNO(errno.ENOTSUP), UNSUPPORTED)
     rules.add(library.ERRNO(errno.ENOSYS), UNKNOWN)
     rules.add(rules.refuse(errno.EACCES), NETWORK)
@@ -129,8 +130,8 @@ def compile_filter(strict: bool = False, program: bool = False) -> bytes:
         return file.read()
 
 
-def load_filter(strict: bool = False, program: bool = False) -> str:
+def load_filter(strict: bool = False, program: bool = False, alone: bool = False) -> str:
     """Lock this thread to the allow-list. Says what engaged."""
-    template = compile_filter(strict, program)
+    template = compile_filter(strict, program, alone)
     install_filter(template.replace(struct.pack("=I", OWN_PID), struct.pack("=I", os.getpid())))
     return f"allow-list of {len(ALLOWED) + program} calls, everything else {'kills' if strict else 'is refused'}"

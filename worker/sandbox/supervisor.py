@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from worker.errors import NotRunnable
 from worker.sandbox import disk, kernel
 from worker.sandbox.answers import ResultPipe, Step, answer, watch
-from worker.sandbox.layers import BEFORE_FORK, IN_JOB, Layer, engage, missing
+from worker.sandbox.layers import BEFORE_FORK, IN_JOB, Layer, engage, library_paths, missing
+from worker.sandbox.namespaces import Enclosure, enter, settle
 from worker.sandbox.request import Cell, Program, Request
 
 POLL_SECONDS = 0.02
@@ -118,7 +119,7 @@ def _lock_up(cell: Cell, layers: dict[str, Layer], supervisor: int) -> bool:
     sys.dont_write_bytecode = True  # it could not
     layers |= engage(IN_JOB, cell)
     _send(cell.status, {"layers": {name: dataclasses.asdict(layer) for name, layer in layers.items()}})
-    return not missing(layers)
+    return cell.request.weak or not missing(layers)
 
 
 def _run_step(cell: Cell, step: Step) -> None:
@@ -165,12 +166,37 @@ def _fork_job(cell: Cell, step: Step, layers: dict[str, Layer]) -> int:
     return pid
 
 
-def oversee(cell: Cell, step: Step) -> None:
+def _enclose(cell: Cell, enclosure: Enclosure) -> dict[str, Layer]:
+    """Enter the namespaces that this machine allows. Returns in the process that is to watch the job, which in a pid
+    namespace is a new one; this one then stays behind until that ends, for it is the one that the worker knows."""
+    plan, request = enclosure.plan, cell.request
+    if plan:
+        program = request.program.command[:1] if request.program else ()
+        enter(plan, (*library_paths(), *request.read, *program), request.folder)
+        parent = _go_on_inside() if plan.processes else os.getppid()
+        settle(plan)
+        # Only now: the kernel forgets that a process dies with its parent when it becomes another user
+        (kernel.die_with if plan.processes else kernel.die_with_parent)(parent)
+    return {name: Layer(*told) for name, told in enclosure.told().items()}
+
+
+def _go_on_inside() -> int:
+    """Fork the first process of the pid namespace and go on in it; a descriptor of the process that stays behind."""
+    outside = os.pidfd_open(os.getpid())
+    if os.fork() == 0:
+        return outside
+    os.closerange(0, 2**31 - 1)
+    os.wait()
+    os._exit(0)
+
+
+def oversee(cell: Cell, step: Step, enclosure: Enclosure) -> None:
     """Run one job and report on it. Called in a process of its own, which ends afterwards."""
     os.setsid()
     _send(cell.status, {"pid": os.getpid()})
     request = cell.request
-    layers = engage(BEFORE_FORK, cell)
+    cell = dataclasses.replace(cell, alone=bool(enclosure.plan and enclosure.plan.files))
+    layers = engage(BEFORE_FORK, cell) | _enclose(cell, enclosure)
     watched = Watch(
         pid=0,
         request=request,

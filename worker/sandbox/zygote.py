@@ -7,6 +7,7 @@ thread and one connection, the control socket; when that ends, so does it.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import platform
@@ -19,9 +20,10 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from worker.sandbox import kernel, seccomp
+from worker.sandbox import kernel, namespaces, seccomp
 from worker.sandbox.answers import Step
 from worker.sandbox.layers import library_paths
+from worker.sandbox.namespaces import Enclosure
 from worker.sandbox.request import Cell, Request
 from worker.sandbox.supervisor import oversee
 
@@ -74,10 +76,10 @@ def prepare(arguments: Namespace) -> dict[str, Step]:
     if arguments.preload:
         load_libraries()
     steps = load_steps(arguments.steps)
-    library_paths()
+    namespaces.best(library_paths(), arguments.user)
     with suppress(kernel.Unavailable):  # the job reports it as a missing layer
-        seccomp.compile_filter()
-        seccomp.compile_filter(program=True)
+        for program, alone in itertools.product((False, True), repeat=2):
+            seccomp.compile_filter(program=program, alone=alone)
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         raise CannotServe(f"an import started threads ({threads} run), and a fork would lose them")
     gc.collect()
@@ -85,13 +87,13 @@ def prepare(arguments: Namespace) -> dict[str, Step]:
     return steps
 
 
-def _oversee(cell: Cell, step: Step | None, zygote: int) -> NoReturn:
+def _oversee(cell: Cell, step: Step | None, enclosure: Enclosure, zygote: int) -> NoReturn:
     try:
         kernel.die_with_parent(zygote)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if step is None:
             raise CannotServe(f"there is no step called {cell.request.step!r}")
-        oversee(cell, step)
+        oversee(cell, step, enclosure)
     except BrokenPipeError:  # the worker does not want this job any more
         os._exit(1)
     except BaseException as error:
@@ -100,26 +102,27 @@ def _oversee(cell: Cell, step: Step | None, zygote: int) -> NoReturn:
         os._exit(0)
 
 
-def fork_supervisor(message: bytes, descriptors: list[int], steps: dict[str, Step]) -> None:
+def fork_supervisor(message: bytes, descriptors: list[int], steps: dict[str, Step], enclosure: Enclosure) -> None:
     """Start one job and forget it: its own pipes tell the rest."""
     request = Request.decode(message)
-    cell = Cell(request, *descriptors)
+    result, log, status = descriptors
+    cell = Cell(request, result, log, status)
     zygote = os.getpid()
     try:
         if os.fork() == 0:
-            _oversee(cell, steps.get(request.step), zygote)
+            _oversee(cell, steps.get(request.step), enclosure, zygote)
     except OSError as error:
         os.write(cell.status, json.dumps({"problem": f"fork: {error.strerror}"}).encode() + b"\n")
 
 
-def serve(control: socket.socket, steps: dict[str, Step]) -> None:
+def serve(control: socket.socket, steps: dict[str, Step], enclosure: Enclosure) -> None:
     """Fork a job for every message, until the worker is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the supervisors
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, PIPES)
         if not message:
             return
-        fork_supervisor(message, descriptors, steps)
+        fork_supervisor(message, descriptors, steps, enclosure)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -129,6 +132,7 @@ def _arguments() -> Namespace:
     parser.add_argument("control", type=int)
     parser.add_argument("parent", type=int)
     parser.add_argument("steps", nargs="+")
+    parser.add_argument("--user", type=int, default=0, help="whom root becomes in a job; 0 for nobody else")
     parser.add_argument("--bare", dest="preload", action="store_false", help="import no library; for tests")
     return parser.parse_args()
 
@@ -148,7 +152,7 @@ def main() -> None:
     kernel.outlive_parent()  # or it would die with the thread that started it; from here on the socket tells
     control.send(json.dumps(ready).encode())
     with suppress(ConnectionResetError):
-        serve(control, steps)
+        serve(control, steps, namespaces.best(library_paths(), arguments.user))
     os._exit(0)
 
 

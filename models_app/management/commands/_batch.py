@@ -21,6 +21,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from project.walls import walls
 from worker import pipeline
 from worker.bundle import CODE, Bundle, gather
 from worker.errors import CustomCode, LarderError, UnreadablePath
@@ -138,7 +139,7 @@ def work_through(
     describe: Callable[[Row], str],
 ) -> None:
     """Do ``work`` for every row, print each, and exit with the status that sums them up."""
-    with Zygote() as zygote, ThreadPoolExecutor(AT_ONCE) as threads:
+    with Zygote(walls=walls()) as zygote, ThreadPoolExecutor(AT_ONCE) as threads:
         pending = [threads.submit(_settle, row, zygote, bool(options["allow_custom_code"]), work) for row in rows]
         try:
             for row in (future.result() for future in pending):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -10,7 +9,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from project.walls import walls
 from worker.errors import SandboxError
+from worker.sandbox.client import Zygote
 from worker.sandbox.layers import Layer
 from worker.sandbox.selfcheck import ACTS, check, problem
 
@@ -24,7 +25,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            found = check()
+            with Zygote(walls=walls()) as zygote:
+                found = check(zygote)
         except SandboxError as error:
             raise CommandError(error.message) from None
         layers = {name: layer for name, layer in found.items() if name not in ACTS}
@@ -36,14 +38,18 @@ class Command(BaseCommand):
 
 
 def as_json(layers: Mapping[str, Layer], probes: Mapping[str, Layer], sentence: str) -> str:
-    """``{layers: {name: {active, detail}}, probes: {name: {blocked, detail}}, problem}``."""
+    """``{layers: {name: {active, detail}}, probes: {name: {blocked, detail, layer}}, problem}``."""
     return json.dumps(
         {
-            "layers": {name: dataclasses.asdict(layer) for name, layer in layers.items()},
-            "probes": {name: {"blocked": probe.active, "detail": probe.detail} for name, probe in probes.items()},
+            "layers": {name: {"active": layer.active, "detail": layer.detail} for name, layer in layers.items()},
+            "probes": {name: _probe(probe) for name, probe in probes.items()},
             "problem": sentence,
         }
     )
+
+
+def _probe(probe: Layer) -> dict[str, Any]:
+    return {"blocked": probe.active, "detail": probe.detail, "layer": probe.by}
 
 
 def as_text(layers: Mapping[str, Layer], probes: Mapping[str, Layer]) -> str:
@@ -53,5 +59,9 @@ def as_text(layers: Mapping[str, Layer], probes: Mapping[str, Layer]) -> str:
 
 
 def _rows(title: str, found: Mapping[str, Layer], yes: str, no: str) -> list[str]:
-    lines = [f"{name:<28} {yes if layer.active else no:<8} {layer.detail}" for name, layer in found.items()]
+    lines = [f"{name:<28} {yes if layer.active else no:<8} {_told(layer)}" for name, layer in found.items()]
     return [title, *lines]
+
+
+def _told(layer: Layer) -> str:
+    return f"{layer.by + ':':<14} {layer.detail}" if layer.by else layer.detail

@@ -17,6 +17,7 @@ from django.db import transaction
 from models_app.actions import catalog, teams, uploads
 from models_app.models import Actor, Team
 from project.launcher.preflight import is_loopback
+from project.walls import walls
 from worker.errors import LarderError
 from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
@@ -126,7 +127,7 @@ def is_private() -> bool:
 
 def make_samples(user: User, team: Team) -> None:
     """Let a job make each sample model, and upload it as a person would."""
-    with Zygote() as zygote:
+    with Zygote(walls=walls()) as zygote:
         for sample in SAMPLES:
             with tempfile.TemporaryDirectory(dir=settings.JOBS_ROOT) as folder:
                 upload_sample(Actor.of(user), team, sample, make_sample(zygote, sample, Path(folder)))

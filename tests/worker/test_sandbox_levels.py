@@ -1,0 +1,114 @@
+"""The same walls on machines that allow less, down to those where no job may run."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker import levels
+from tests.worker.test_sandbox import DEATHS, FAKES, SMALL, descendants, parents, wait_until
+from worker.errors import LarderError, SandboxMissing
+from worker.sandbox import namespaces, selfcheck
+from worker.sandbox.client import Walls, Zygote
+from worker.sandbox.layers import FLOOR, missing
+from worker.sandbox.limits import Limits
+
+LEVELS = {
+    "as it is": (),
+    "in a container": levels.IN_CONTAINER,
+    "ordinary user": levels.AS_ORDINARY_USER,
+    "without Landlock": levels.WITHOUT_LANDLOCK,
+}
+# Ends that hang on what the supervisor may see and do, one of each kind
+TELLING = ("eat-memory", "write-many-files", "make-many-files", "write-unlinked-files", "hide-deep", "start-program")
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def level(request: pytest.FixtureRequest) -> Iterator[tuple[str, Zygote]]:
+    with Zygote(steps=(FAKES,), preload=False, walls=Walls(LEVELS[request.param])) as own:
+        own.wait_ready()
+        yield request.param, own
+
+
+def test_it_works(level: tuple[str, Zygote], tmp_path: Path) -> None:
+    outcome = level[1].run("echo", {"word": "hello"}, read=(), folder=tmp_path, limits=SMALL)
+    assert outcome.value == {"heard": "hello"}
+    assert missing(outcome.layers) == ""
+
+
+def test_what_engages(level: tuple[str, Zygote]) -> None:
+    """All that the machine allows, told from outside; in a container the floor alone."""
+    name, zygote = level
+    layers = zygote.wait_ready()["layers"]
+    enters = name != "in a container" and subprocess.run(levels.ENTERS, check=False).returncode == 0
+    assert all(layers[wall].active for wall in FLOOR)
+    assert {wall: layers[wall].active for wall in namespaces.TOLD} == dict.fromkeys(namespaces.TOLD, enters)
+    assert layers["landlock"].active == (name != "without Landlock")
+    assert all(layer.detail for layer in layers.values())
+
+
+def test_probes_are_blocked(level: tuple[str, Zygote]) -> None:
+    found = selfcheck.check(level[1])
+    assert {name: found[name] for name in selfcheck.ACTS if not found[name].active} == {}
+    assert {found[name].by for name in selfcheck.ACTS} <= {*found}, "each by a layer that is in the table"
+    assert all(found[found[name].by].active for name in selfcheck.ACTS)
+
+
+@pytest.mark.parametrize("step", TELLING)
+def test_ends_are_told(level: tuple[str, Zygote], tmp_path: Path, step: str) -> None:
+    error, words = next((row[2], row[3]) for row in DEATHS if row[0] == step)
+    with pytest.raises(LarderError) as caught:
+        level[1].run(step, {}, read=(), folder=tmp_path, limits=SMALL)
+    assert type(caught.value) is error
+    assert words in caught.value.message
+
+
+def test_what_is_given_can_be_read(level: tuple[str, Zygote], tmp_path: Path) -> None:
+    """A file as the store holds it, below a folder of its own, by links in the job's folder and elsewhere; and what it
+    writes is there afterwards."""
+    store, folder = tmp_path / "store", tmp_path / "job"
+    store.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700)
+    (store / "given").write_text("model", encoding="utf-8")
+    (store / "given").chmod(0o440)
+    (store / "link").symlink_to("given")
+    (folder / "model.h5").symlink_to(store / "given")
+    for read, path in ((store / "given", folder / "model.h5"), (store / "link", store / "link")):
+        found = level[1].run("copy", {"path": str(path)}, read=[read], folder=folder, limits=SMALL).value
+        assert found == {"read": "model"}
+    assert (folder / "copied").read_text(encoding="utf-8") == "model"
+
+
+def test_a_killed_zygote_leaves_nothing_behind(tmp_path: Path) -> None:
+    for name, inside in LEVELS.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with Zygote(steps=(FAKES,), preload=False, walls=Walls(inside)) as own:
+            started = own.wait_ready()["pid"]
+            seen: set[int] = set()
+
+            def kill(_: str, started: int = started, seen: set[int] = seen, own: Zygote = own) -> None:
+                seen |= descendants(started)
+                own.close()
+
+            with pytest.raises(LarderError):
+                own.run("sleep", {"seconds": 60}, read=(), folder=folder, limits=SMALL, progress=kill)
+            assert len(seen) >= 2
+            wait_until(lambda seen=seen: not seen & set(parents()))
+
+
+def test_below_the_floor_no_job_runs(tmp_path: Path) -> None:
+    with Zygote(steps=(FAKES,), preload=False, walls=Walls(levels.BELOW_THE_FLOOR)) as own:
+        with pytest.raises(SandboxMissing, match="landlock"):
+            own.run("echo", {"word": "x"}, read=(), folder=tmp_path, limits=Limits())
+        assert "private_root" not in missing(own.wait_ready()["layers"])
+
+
+def test_the_operator_may_say_otherwise(tmp_path: Path) -> None:
+    with Zygote(steps=(FAKES,), preload=False, walls=Walls(levels.BELOW_THE_FLOOR, weak=True)) as own:
+        outcome = own.run("echo", {"word": "x"}, read=(), folder=tmp_path, limits=Limits())
+    assert outcome.value == {"heard": "x"}
+    assert "landlock" in missing(outcome.layers)
