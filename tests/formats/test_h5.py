@@ -12,6 +12,7 @@ import pytest
 from tests.formats.models import assert_same, convert, load, stir, write
 from worker import formats, intake, routes
 from worker.errors import CorruptFile, IncompleteModel, ModelError, NoRoute, UnsupportedOperation
+from worker.formats import _tensors
 
 
 def test_it_works(made_file: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -151,3 +152,13 @@ def test_statistics_of_keras_2_are_the_same_weights_in_keras_3(tmp_path: Path) -
     weights = [sorted(array.tobytes() for _, array in loaded.weights()) for loaded in (before, after)]
     assert len(weights[0]) == 4
     assert weights[0] == weights[1]
+
+
+def test_a_group_that_lies_in_itself_is_walked_once(tmp_path: Path) -> None:
+    """A hard link makes a circle, which is no link to elsewhere; it was walked for ever."""
+    path = tmp_path / "circle.h5"
+    with h5py.File(path, "w") as file:
+        inner = file.create_group("a")
+        inner["b"] = file["/"]
+        inner["values"] = [1.0]
+        _tensors.refuse_links(file, path.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.test import Client
+from pytest_django.fixtures import Settings
 
 from models_app.models import Artifact, ModelVersion
 from tests.models_app.conftest import client_of
@@ -25,6 +26,14 @@ def test_it_works(db: None) -> None:
     assert answer.status_code == 200
     assert "pickle" in answer.content.decode()
     assert answer.context["version"] is None
+
+
+@pytest.mark.parametrize("weak", [False, True])
+def test_every_page_says_that_the_sandbox_is_weak(as_vera: Client, settings: Settings, weak: bool) -> None:
+    settings.WEAK_SANDBOX = weak
+    for url in (URL, "/"):
+        page = as_vera.get(url, follow=True).content.decode()
+        assert ("LARDER_WEAK_SANDBOX" in page) == weak
 
 
 def test_shows_what_ones_own_pickle_would_import(as_vera: Client, pickled: ModelVersion) -> None:

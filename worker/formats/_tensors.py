@@ -191,9 +191,13 @@ def refuse_links(file: Any, name: str) -> None:
     """Links to other files and data kept elsewhere have no place in a model: they would read the worker's own disk."""
     import h5py
 
-    pending = [file]
+    pending, seen = [file], set()
     while pending:
         group = pending.pop()
+        place = h5py.h5o.get_info(group.id).addr
+        if place in seen:  # a group may lie in itself
+            continue
+        seen.add(place)
         for key in group:
             if isinstance(group.get(key, getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
                 raise ModelError(problem=f"{name} holds a link ({key}) to somewhere else")
