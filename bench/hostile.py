@@ -54,6 +54,14 @@ NOT_FORESEEN = (ConverterFailed, SandboxError)
 PLACES = (Path("/tmp"), Path("/"), Path.cwd(), Path.home(), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
 
 
+@dataclass(frozen=True)
+class Jobs:
+    """Where the files are opened, and what one job may use."""
+
+    zygote: Zygote
+    limits: Limits = LIMITS
+
+
 @dataclass
 class Ending:
     """How one case ended, in the manifest's words, and what is wrong with that."""
@@ -103,7 +111,7 @@ def listening() -> Iterator[Caller]:
 # One case -------------------------------------------------------------------------------------------------------
 
 
-def examine(case: dict[str, Any], folder: Path, zygote: Zygote) -> Ending:
+def examine(case: dict[str, Any], folder: Path, jobs: Jobs) -> Ending:
     """The way of an upload: recognised, inspected, converted; then everything around it."""
     ending, started = Ending(case), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="larder-hostile-") as root:
@@ -111,7 +119,7 @@ def examine(case: dict[str, Any], folder: Path, zygote: Zygote) -> Ending:
         upload = own / "upload"
         shutil.copyfile(folder / case["file"], upload)
         try:
-            ending.word, ending.said = _way(upload, case, own, zygote)
+            ending.word, ending.said = _way(upload, case, own, jobs)
         except LarderError as error:
             ending.word, ending.said = CONTAINED, f"{error.code}: {error.message}"
             ending.wrong += [f"not foreseen: {error.message[:120]}"] if type(error) in NOT_FORESEEN else []
@@ -122,12 +130,13 @@ def examine(case: dict[str, Any], folder: Path, zygote: Zygote) -> Ending:
     return ending
 
 
-def _way(upload: Path, case: dict[str, Any], own: Path, zygote: Zygote) -> tuple[str, str]:
+def _way(upload: Path, case: dict[str, Any], own: Path, jobs: Jobs) -> tuple[str, str]:
     try:
         found, _ = intake.recognise(intake.take_sample(upload, case["upload_name"]))
     except LarderError as error:
         return REJECTED, f"{error.code}: {error.message}"
-    looked = pipeline.inspect(zygote, upload, found.slug, _new(own, "inspect"), LIMITS, name=case["upload_name"])
+    zygote, limits = jobs.zygote, jobs.limits
+    looked = pipeline.inspect(zygote, upload, found.slug, _new(own, "inspect"), limits, name=case["upload_name"])
     if looked.error:
         if type(looked.error) in NOT_FORESEEN:
             raise looked.error
@@ -135,8 +144,8 @@ def _way(upload: Path, case: dict[str, Any], own: Path, zygote: Zygote) -> tuple
         return word, f"{looked.error.code}: {looked.error.message}"
     source = pipeline.Source(upload, found.slug, looked.summary, case["upload_name"])
     target = next(slug for slug in (*TARGETS, *formats.formats()) if _leads(source, slug))
-    made = pipeline.convert(zygote, source, target, {}, _new(own, "convert"), LIMITS)
-    _check_answers(case, made.path, target, own, zygote)
+    made = pipeline.convert(zygote, source, target, {}, _new(own, "convert"), limits)
+    _check_answers(case, made.path, target, own, jobs)
     notes = [*looked.findings, *made.report.findings]
     told = [finding.code for finding in notes if finding.severity is Severity.DANGER]
     return (RESCUED if told or found.slug == "pickle" else ACCEPTED), f"{made.report.verdict} as {target}: {told}"
@@ -156,7 +165,7 @@ def _new(own: Path, name: str) -> Path:
     return folder
 
 
-def _check_answers(case: dict[str, Any], path: Path, target: str, own: Path, zygote: Zygote) -> None:
+def _check_answers(case: dict[str, Any], path: Path, target: str, own: Path, jobs: Jobs) -> None:
     """What the result answers to a row of ones, where the manifest says it."""
     if "rescue_check" not in case or target == "safetensors":
         return
@@ -165,10 +174,10 @@ def _check_answers(case: dict[str, Any], path: Path, target: str, own: Path, zyg
     inputs, outputs = folder / "inputs.npz", folder / "outputs.npz"
     save_draws(inputs, [{"x": np.ones((1, 4), "float32")}])
     spec = {"name": "x", "dtype": "float32", "shape": [None, 4]}
-    arguments = {"path": str(path), "format": target, "specs": [spec], "inputs": str(inputs), "outputs": str(outputs)}
-    zygote.run(
-        "run", {**arguments, "signature": "", "prints": False}, read=[path, inputs], folder=folder, limits=LIMITS
-    )
+    files = {"path": str(path), "inputs": str(inputs), "outputs": str(outputs)}
+    arguments: dict[str, Any] = {**files, "format": target, "specs": [spec]}
+    arguments |= {"signature": "", "prints": False}
+    jobs.zygote.run("run", arguments, read=[path, inputs], folder=folder, limits=jobs.limits)
     (answers,) = load_draws(outputs)
     found = np.round(np.ravel(next(iter(answers.values()))), 6).tolist()
     if not np.allclose(found, np.ravel(wanted), atol=2e-6):
@@ -203,16 +212,22 @@ def _is_fine(case: dict[str, Any], ending: Ending) -> bool:
 # All of them ----------------------------------------------------------------------------------------------------
 
 
-def run(cases: Sequence[dict[str, Any]], folder: Path) -> list[Ending]:
-    with Zygote() as zygote, listening() as caller:
-        pid = zygote.wait_ready()["pid"]
+def run(cases: Sequence[dict[str, Any]], folder: Path, jobs: Jobs) -> list[Ending]:
+    with listening() as caller:
+        pid = jobs.zygote.wait_ready()["pid"]
         endings = []
         for case in cases:
             before = caller.calls
-            endings.append(examine(case, folder, zygote))
+            endings.append(examine(case, folder, jobs))
             endings[-1].wrong += ["it called out"] if caller.calls > before else []
-            endings[-1].wrong += _unwell(zygote, pid)
+            endings[-1].wrong += _unwell(jobs.zygote, pid)
     return endings
+
+
+def cases_of(folder: Path) -> list[dict[str, Any]]:
+    """What the manifest of a folder lists."""
+    cases: list[dict[str, Any]] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["cases"]
+    return cases
 
 
 def _unwell(zygote: Zygote, pid: int) -> Iterator[str]:
@@ -241,8 +256,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="ID")
     given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cases = json.loads((given.folder / "manifest.json").read_text(encoding="utf-8"))["cases"]
-    return report(run([case for case in cases if not given.only or case["id"] in given.only], given.folder))
+    cases = [case for case in cases_of(given.folder) if not given.only or case["id"] in given.only]
+    with Zygote() as zygote:
+        return report(run(cases, given.folder, Jobs(zygote)))
 
 
 if __name__ == "__main__":
