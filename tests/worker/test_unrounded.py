@@ -72,6 +72,13 @@ def test_what_rounding_costs_is_no_fault_and_no_proof() -> None:
     assert next(check for check in checks if check.name == "values").data["explained"]
 
 
+def test_a_file_that_hides_faults_but_agrees_explains_what_its_rounding_costs() -> None:
+    found = replace(PROVEN, verdict=Verdict.NOT_PROVABLE, reason="Faults hide.")
+    verdict, _, checks = judge(seen(0), seen(FAR), TERMS, unrounded=found)
+    assert verdict is Verdict.NOT_PROVABLE
+    assert next(check for check in checks if check.name == "values").data["explained"]
+
+
 def test_what_no_rounding_costs_is_a_fault() -> None:
     """A range that is another one moves values as far as it likes."""
     assert judge(seen(0), seen(4 * FAR), TERMS, unrounded=PROVEN)[0] is Verdict.DIFFERS
@@ -102,7 +109,12 @@ def test_what_is_no_number_in_one_of_several_draws_is_never_rounding() -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [replace(PROVEN, likeness=Likeness("ADD is missing")), replace(PROVEN, verdict=Verdict.NOT_PROVABLE)],
+    [
+        replace(PROVEN, likeness=Likeness("ADD is missing")),
+        replace(PROVEN, verdict=Verdict.DIFFERS),
+        replace(PROVEN, likeness=replace(SAME, furthest=(Rounded("kernel", 0.7, True),))),
+        replace(PROVEN, likeness=replace(SAME, cut_off=(CutOff("relu", 0.2),))),
+    ],
 )
 def test_values_too_far_off_are_a_fault_where_anything_else_is_open(found: Unrounded) -> None:
     assert judge(seen(0), seen(1.5), TERMS, unrounded=found)[0] is Verdict.DIFFERS

@@ -11,7 +11,7 @@ from worker.verify.interface import further_check, interface_checks
 from worker.verify.seen import Seen, Terms
 from worker.verify.sensitivity import sensitivity_check
 from worker.verify.tables import tables_check
-from worker.verify.unrounded import Unrounded, rounded_weights, unrounded_check
+from worker.verify.unrounded import Unrounded, is_only_rounded, rounded_weights, unrounded_check
 from worker.verify.values import relative, rounding_floor, steady_check, values_check
 from worker.verify.weights import architecture_check, bits_check, weights_check
 
@@ -35,7 +35,7 @@ def judge(
     if unrounded:
         weights = rounded_weights(weights, unrounded)
     before = unrounded.checks if unrounded else ()
-    explained = bool(beside and beside.passed and weights.passed)
+    explained = unrounded is not None and is_only_rounded(unrounded, weights)
     terms = replace(terms, explained=explained, rangeless=bool(unrounded and not unrounded.likeness.ranges))
     terms = replace(terms, shaky=any(item.name == "values" and item.passed is None for item in before))
     proof = (*([beside] if beside else []), *_proof(source, result, terms, weights))

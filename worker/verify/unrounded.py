@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from worker.formats._likeness import Likeness, Rounded
+from worker.formats._likeness import CutOff, Likeness, Rounded
 from worker.report import Check, Verdict
 
 HALF = 0.5 + 1e-3  # of a step: as far as rounding to the nearest number goes
@@ -48,7 +48,7 @@ def unrounded_check(found: Unrounded) -> Check:
     if like.problem:
         sentence = f"The same conversion without rounding is verified, but the result is another graph: {like.problem}."
         return Check("unrounded", None, sentence, data)
-    if cut := [item for item in like.cut_off if item.share > MOST_CUT]:
+    if cut := _cut_off(like):
         named = ", ".join(f"{item.name} ({item.share:.0%})" for item in cut[:SHOWN_NAMES])
         sentence = f"Whole numbers cut off what is computed, as if ranges had been measured on something else: {named}."
         return Check("unrounded", None, sentence, data | {"cut_off": [asdict(item) for item in cut[:SHOWN_NAMES]]})
@@ -75,6 +75,18 @@ def rounded_weights(weights: Check, found: Unrounded) -> Check:
     if found.verdict is not Verdict.VERIFIED:
         return weights
     return replace(weights, passed=True, sentence=_said(like), data=data | {"unmatched": []})
+
+
+def is_only_rounded(found: Unrounded, weights: Check) -> bool:
+    """Is rounding all that lies between the result and a file that agrees with the source in its values, whether or not
+    every fault in that would show?"""
+    like = found.likeness
+    open_ends = like.problem or _cut_off(like) or _beyond(like.furthest, HALF)
+    return found.verdict is not Verdict.DIFFERS and weights.passed is not False and not open_ends
+
+
+def _cut_off(like: Likeness) -> list[CutOff]:
+    return [item for item in like.cut_off if item.share > MOST_CUT]
 
 
 def _said(like: Likeness) -> str:
