@@ -76,6 +76,11 @@ class FileRow:
     quarantine: Quarantine | None  # what keeps it from being handed out; maybe of another file with the same bytes
 
     @property
+    def snippet_title(self) -> str:
+        """What stands above the code that loads the file."""
+        return snippet_title(self.format)
+
+    @property
     def releases(self) -> list[Quarantine]:
         """Every time that somebody let it out of quarantine."""
         return self.artifact.releases
@@ -220,6 +225,12 @@ def snippet(artifact: Artifact, conversion: Conversion | None) -> str:
     name = json.dumps(artifact.name, ensure_ascii=False)  # people run this, and somebody else chose the name
     report = conversion.report if conversion else None
     return pinned(found, report.checks if report else ()).replace('"{file}"', name) if found else ""
+
+
+def snippet_title(item: Format | None) -> str:
+    """What stands above the code that loads a file: in which language it is."""
+    language = {"javascript": "JavaScript"}.get(item.snippet_language if item else "", "Python")
+    return f"Load it in {language}, next to the download"
 
 
 def checksum_line(artifact: Artifact) -> str:

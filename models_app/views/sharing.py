@@ -19,7 +19,7 @@ from models_app.views import access
 from models_app.views.access import Request, actor, address, may, team_or_404
 from models_app.views.downloads import send
 from models_app.views.errors import Gone
-from models_app.views.rows import checksum_line, format_of, snippet, verdict
+from models_app.views.rows import checksum_line, format_of, snippet, snippet_title, verdict
 
 GONE = "This link does not exist, was revoked, or has ended. Ask whoever sent it to you for a new one."
 
@@ -94,6 +94,7 @@ def public_share(request: HttpRequest, token: str) -> HttpResponse:
         "download_url": reverse("public-download", args=[token, artifact.name]),
         "checksum_line": checksum_line(artifact),
         "snippet": snippet(artifact, conversion),
+        "snippet_title": snippet_title(format_of(artifact.format)),
         "verdict": verdict(conversion),
         "shared_by": link.created_by.get_full_name() or link.created_by.get_username(),
         "team_name": link.team.name,

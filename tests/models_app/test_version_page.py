@@ -40,6 +40,14 @@ def test_it_works(as_vera: Client, version: ModelVersion, artifact: Artifact) ->
     assert answer.context["poll_seconds"] == 0
 
 
+@pytest.mark.parametrize(("slug", "language"), [("keras", "Python"), ("tfjs_graph", "JavaScript")])
+def test_the_code_is_called_by_its_language(
+    as_vera: Client, version: ModelVersion, artifact: Artifact, slug: str, language: str
+) -> None:
+    Artifact.objects.update(format=slug)
+    assert f"Load it in {language}, next to the download" in page(as_vera, version).content.decode()
+
+
 def test_a_name_cannot_put_code_into_the_snippet(as_vera: Client, version: ModelVersion) -> None:
     name = 'a"); import os; os.system("evil.keras'
     Artifact.objects.update(name=name)
