@@ -35,5 +35,5 @@ def measure(page: Page) -> None:
     for precision in ("float16", "float32"):
         row = table.get_by_role("row").filter(has_text=f"precision {precision}")
         expect(row).to_contain_text(" ms")
-        expect(row).to_contain_text("of 10 rows")
+        expect(row).to_contain_text("of 36 rows")
     expect(table).to_contain_text("Unbeaten")

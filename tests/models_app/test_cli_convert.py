@@ -105,7 +105,7 @@ def test_a_folder_is_one_model(out: Path, tmp_path: Path) -> None:
     ran = run("convert", folder, "--to", "keras", "--inputs", folder / "expected.npz", "--out", out, "--json")
     assert (ran.status, ran.rows[0]["format"], ran.rows[0]["output"]) == (0, "json_npz", str(out / "soup.keras"))
     [values] = [check for check in ran.rows[0]["checks"] if check["name"] == "values"]
-    assert values["data"]["draws"] == 5
+    assert values["data"]["draws"] == 6
 
 
 def test_weights_that_do_not_fit_are_refused(out: Path, tmp_path: Path) -> None:

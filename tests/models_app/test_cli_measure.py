@@ -47,7 +47,7 @@ def test_it_works(pair: Path, made: list[Path]) -> None:
     assert lite["relative"] == lite["seconds"] / source["seconds"]
     assert (lite["size"], lite["runtime"].split()[0]) == (made[0].stat().st_size, "LiteRT")
     assert lite["error"] < 1e-5
-    assert (lite["top1"], lite["top1_rows"]) == (1.0, 10)
+    assert (lite["top1"], lite["top1_rows"]) == (1.0, 36)
     assert (browser["seconds"], browser["error"], "plain JavaScript" in browser["problem"]) == (None, 0.0, True)
     assert table["shapes"] == {"x": [1, 3]}
 
@@ -57,7 +57,7 @@ def test_a_table_for_people(pair: Path) -> None:
     first, source, result, about, busy, sum_up = measure(pair, pair).text.splitlines()
     assert first.split() == ["size", "time", "difference", "same", "top", "class", "runs", "in"]
     assert " ms " in source
-    assert "100 % of 10 rows  Keras 3 " in result
+    assert "100 % of 36 rows  Keras 3 " in result
     assert "the median of 1 round;" in about
     assert " % of the time" in busy
     assert sum_up == "1 model: 1 fine."
