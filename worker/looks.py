@@ -113,7 +113,7 @@ class Look:
         return loadback_check(cells), loadback_findings(cells)
 
     def _cell(self, turn: loadback.Turn, known: Again | LarderError | None) -> Cell:
-        from worker.verify.loadback import Cell, Outcome, answered, answered_again, refused, untold
+        from worker.verify.loadback import Cell, Outcome, answered, answered_again, refused, unless_few, untold
 
         named = turn.runtime, turn.label, turn.version
         cell = Cell(*named, Outcome.ABSENT, said=turn.absent, install=turn.install, own=turn.own)
@@ -126,7 +126,8 @@ class Look:
             if isinstance(shown, LarderError):
                 raise shown
             with sense():
-                return answered_again(cell, self.before, shown, self.terms, self.ask_again if turn.by_node else None)
+                found = answered_again(cell, self.before, shown, self.terms, self.ask_again if turn.by_node else None)
+                return unless_few(found, self.before, self.after, sorted(shown.values), self.terms)
         except STOPPED:
             raise
         except (*OF_THE_JOB, NotRunnable) as error:  # of the job, not of the result

@@ -21,8 +21,7 @@ def pinned(item: Format, checks: Iterable[Check]) -> str:
         return item.snippet
     home, mark, install = cells[0], COMMENT[item.snippet_language], INSTALL[item.snippet_language]
     if home["verdict"] == "same":
-        return (
-            f"{mark} Ran here with {home['label']} {home['version']}. To have the same: {install} {home['install']}\n"
-            + item.snippet
-        )
+        pins = f"{mark} Ran here with {home['label']} {home['version']}. To have the same: {install} {home['install']}"
+        own = [line for line in item.snippet.splitlines(keepends=True) if not line.startswith(f"{mark} {install} ")]
+        return f"{pins}\n{''.join(own)}"
     return f"{mark} {home['label']}: {home['said']}.\n{item.snippet}" if home["verdict"] == "absent" else ""

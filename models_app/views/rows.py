@@ -14,6 +14,7 @@ from models_app.models import Artifact, Conversion, ModelVersion, Quarantine, Re
 from models_app.models.quarantine import handed_out, look_up_stays
 from models_app.models.samples import samples_of
 from worker import formats, routes
+from worker.errors import BadSamples
 from worker.formats._format import Format, Option
 from worker.options import signature_option
 from worker.report import Finding, Severity
@@ -273,6 +274,9 @@ def offer_groups(rows: Sequence[OfferRow]) -> list[OfferGroup]:
 
 def _offer_row(offer: routes.Offer, asked: Sequence[Conversion], written_by: str, samples: Samples | None) -> OfferRow:
     conversion = asked[-1] if asked else None
+    changed = conversion is not None and _digest(conversion.samples) != _digest(samples)
+    if conversion and conversion.error and conversion.error.get("code") == BadSamples.code and changed:
+        conversion = None  # what was wrong with samples that are there no more is nobody's concern
     state = OFFER_STATES.get(conversion.state, "available") if conversion else "available"
     reason = conversion.error["message"] if conversion and conversion.error and not conversion.is_released else ""
     if offer.error:
@@ -290,7 +294,7 @@ def _offer_row(offer: routes.Offer, asked: Sequence[Conversion], written_by: str
         made=[conversion for conversion in latest.values() if conversion.state in OFFER_STATES],
         renews=offer.renews,
         written_by=written_by,
-        samples_changed=conversion is not None and _digest(conversion.samples) != _digest(samples),
+        samples_changed=changed,
     )
 
 

@@ -44,6 +44,17 @@ def test_another_model_is_told_from_it(pair: Path, tmp_path: Path) -> None:
     [row] = ran.rows
     assert (row["verdict"], row["target"]) == ("differs", "h5")
     assert {check["name"] for check in row["checks"] if check["passed"] is False} >= {"weights", "values"}
+    told = run("verify", pair, result).text
+    assert told.endswith("1 model: 0 fine, 1 different.\n")
+    assert "not there bit for bit (" in told
+
+
+def test_samples_are_found_from_where_one_stands(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page's line that repeats a check has them."""
+    result = converted(pair, tmp_path / "out")
+    np.savez(tmp_path / "good.npz", np.ones((2, 3), "f4"))
+    monkeypatch.chdir(tmp_path)
+    assert run("verify", pair, result, "--inputs", "good.npz").status == 0
 
 
 def test_what_is_no_model_is_refused(pair: Path, tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from models_app.models.samples import samples_of
 from models_app.views.rows import offer_rows
 from tests.models_app.conftest import event_tags, request_conversion, sha256
 from tests.models_app.engine import FakeEngine, engine
+from tests.models_app.test_conversion_page import finished
 from worker import tasks
+from worker.errors import BadSamples
 from worker.formats._samples import MOST_ROWS
 
 __all__ = ["engine"]
@@ -194,6 +196,19 @@ def test_with_other_samples_it_is_asked_for_again(version: ModelVersion, alice: 
     second = request_conversion(version, alice)
     assert second != first
     assert second.samples == samples_of(version)
+
+
+def test_what_was_wrong_with_samples_goes_with_them(
+    given: Samples, version: ModelVersion, alice: User, engine: FakeEngine
+) -> None:
+    conversion = request_conversion(version, alice)
+    error = BadSamples(name="soup.npz", problem="they are words").to_json()
+    Conversion.objects.filter(pk=conversion.pk).update(**finished(Conversion.State.FAILED, error=error))
+    row = next(row for row in offer_rows(version) if row.format.slug == "h5")
+    assert (row.state, "they are words" in row.reason) == ("failed", True)
+    give_samples(Actor.of(alice), version, files(("better.npz", b"others"))["files"])
+    row = next(row for row in offer_rows(version) if row.format.slug == "h5")
+    assert (row.state, row.reason) == ("available", "")
 
 
 def test_as_many_pictures_as_rows_that_are_used(as_bob: Client, version: ModelVersion, settings: Settings) -> None:

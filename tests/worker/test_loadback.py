@@ -25,6 +25,7 @@ from worker.verify.loadback import (
     loadback_check,
     loadback_findings,
     refused,
+    unless_few,
 )
 
 TERMS = Terms(Tolerance(1e-5, 1e-6), exact_weights=False)
@@ -264,6 +265,18 @@ def test_packages_of_javascript_come_from_npm() -> None:
     text = pinned(formats.get("tfjs_graph"), [loadback_check([home])])
     first = text.partition("\n")[0]
     assert first == "// Ran here with TFJS 1.0. To have the same: npm install @tensorflow/tfjs-core@4.22.0"
+    assert text.count("npm install") == 1
+
+
+@pytest.mark.parametrize(("second", "verdict"), [(VALUES, Outcome.ABSENT), (VALUES * 1.5, Outcome.DIFFERS)])
+def test_agreeing_where_nothing_differs_is_not_agreeing(second: Any, verdict: Outcome) -> None:
+    """Of a result that differs, on large inputs alone: the small ones that others are asked say nothing."""
+    source = dataclasses.replace(SOURCE, values=[{"y": VALUES}, {"y": VALUES}])
+    result = dataclasses.replace(SOURCE, values=[{"y": VALUES}, {"y": VALUES * 1.5}])
+    asked = answered_again(cell("other"), source, again(second), TERMS)
+    found = unless_few(asked, source, result, [0], TERMS)
+    assert found.verdict is verdict
+    assert unless_few(asked, source, source, [0], TERMS) == asked
 
 
 def test_a_snippet_that_would_not_run_is_not_shown() -> None:

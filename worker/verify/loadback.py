@@ -13,6 +13,10 @@ from worker.verify.seen import Again, Asked, Seen, Terms
 from worker.verify.values import MOST_ROUNDING, values_check
 
 AskAgain = Callable[[], Asked | None]
+FEW = (
+    "its answers agree on the few small inputs that it was asked, as those of the result do where Larder runs it; on"
+    " others the result differs"
+)
 UNTOLD = "its answers lie about as far from the source's as rounding goes, and that could not be measured"
 
 DIFFERS_THERE = declare(
@@ -76,6 +80,14 @@ def answered_again(cell: Cell, source: Seen, shown: Again, terms: Terms, ask_aga
         return _with(cell, Outcome.ABSENT, found.gap, UNTOLD)
     finer = asked.of(source).on(sorted(shown.values))
     return answered(cell, finer, shown.seen(), replace(terms, absolute=not asked.exact))
+
+
+def unless_few(cell: Cell, source: Seen, result: Seen, numbers: Sequence[int], terms: Terms) -> Cell:
+    """The cell of a runtime that computes the same on these draws, unless they would not tell: a result that differs
+    on all of them, and on these alone does not."""
+    differs = answered(cell, source, result, terms).verdict is Outcome.DIFFERS
+    few = differs and answered(cell, source.on(numbers), result.on(numbers), terms).verdict is not Outcome.DIFFERS
+    return _with(cell, Outcome.ABSENT, cell.gap, FEW) if few and cell.verdict is Outcome.SAME else cell
 
 
 def answered(cell: Cell, source: Seen, shown: Seen, terms: Terms) -> Cell:

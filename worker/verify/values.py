@@ -103,9 +103,19 @@ def _much(compared: Sequence[Difference], terms: Terms, tolerance: Tolerance, fl
     if largest and terms.is_coarse:
         share = max(difference.max_rel for difference in compared)
         much += f", {share:.1%} of the largest value of its output, where {terms.tolerance.rtol:.1%} is allowed"
+        much += _top_classes(compared)
     if floor and tolerance != terms.tolerance:
         much += f"; the source itself rounds by {floor:.2g} of its largest value"
     return much
+
+
+def _top_classes(compared: Sequence[Difference]) -> str:
+    """Of how many rows the largest column is the same, in the output where it is of the fewest."""
+    columns = [each for each in compared if each.top1 is not None]
+    if not columns:
+        return ""
+    worst = min(columns, key=lambda each: each.top1 or 0.0)
+    return f"; the largest column is the same in {worst.top1:.1%} of {worst.rows} rows"
 
 
 def _wrong(wrong: dict[str, list[Difference]], source: Seen, terms: Terms, data: dict[str, Any]) -> Check:

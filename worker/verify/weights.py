@@ -54,14 +54,17 @@ def weights_check(source: Seen, result: Seen, terms: Terms) -> Check:
 def _bit_for_bit(source: Seen, result: Seen, terms: Terms) -> Check:
     missing, extra = Counter(source.weights), Counter(result.weights)
     missing, extra = missing - extra, extra - missing
-    data = {"tensors": len(source.weights), "missing": missing.total(), "extra": extra.total()}
+    unmatched = [name for digest, name in zip(source.weights, source.names, strict=False) if digest in missing]
+    data: dict[str, Any] = {"tensors": len(source.weights), "missing": missing.total(), "extra": extra.total()}
+    data |= {"unmatched": unmatched[:MOST_NAMES]} if unmatched else {}
     if terms.weights_alone and extra and not missing:  # a graph need not use all that its checkpoint holds
         sentence = f"All {len(source.weights)} weight tensors are there, bit for bit, and {extra.total()} more."
         return _under_its_name(source, result, terms, Check("weights", True, sentence, data))
     if missing or extra:
-        counts = (
-            f"{missing.total()} of {len(source.weights)} tensors are not there bit for bit, {extra.total()} are new"
-        )
+        shown = [*unmatched[:SHOWN_NAMES], *(["…"] if len(unmatched) > SHOWN_NAMES else [])]
+        named = f" ({', '.join(shown)})" if shown else ""
+        lost = f"{missing.total()} of {len(source.weights)} tensors are not there bit for bit{named}"
+        counts = f"{lost}, {extra.total()} {'is' if extra.total() == 1 else 'are'} new"
         return Check("weights", False, f"The weights differ: {counts}.", data)
     sentence = f"All {len(source.weights)} weight tensors are the same, bit for bit."
     return _under_its_name(source, result, terms, Check("weights", True, sentence, data))

@@ -205,7 +205,9 @@ def _is_refused(row: Row) -> bool:
 def _sum_up(rows: Sequence[Row]) -> str:
     refused = sum(row.error is not None for row in rows)
     unproven = sum(row.verdict is Verdict.NOT_PROVABLE for row in rows)
-    parts = [f"{len(rows) - refused - unproven} fine"]
+    differing = sum(row.error is None and row.verdict is Verdict.DIFFERS for row in rows)
+    parts = [f"{len(rows) - refused - unproven - differing} fine"]
+    parts += [f"{differing} different"] if differing else []
     parts += [f"{unproven} not provable"] if unproven else []
     parts += [f"{refused} refused"] if refused else []
     return f"{len(rows)} model{'s' if len(rows) != 1 else ''}: {', '.join(parts)}."

@@ -128,10 +128,11 @@ def _split(pair: str) -> tuple[str, str]:
 
 
 def given_samples(path: Path | None) -> Path | None:
-    """The file, or the folder of pictures, with people's own inputs, where they gave one."""
+    """The file, or the folder of pictures, with people's own inputs, where they gave one: absolute, for jobs run in
+    folders of their own."""
     if path is not None and not path.exists():
         raise CommandError(f"--inputs {path}: there is no such file.", returncode=MISUSED)
-    return path
+    return path.resolve() if path else None
 
 
 def _folder(path: Path) -> Path:
