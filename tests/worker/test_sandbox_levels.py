@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,32 @@ def test_what_is_given_can_be_read(level: tuple[str, Zygote], tmp_path: Path) ->
         found = level[1].run("copy", {"path": str(path)}, read=[read], folder=folder, limits=SMALL).value
         assert found == {"read": "model"}
     assert (folder / "copied").read_text(encoding="utf-8") == "model"
+
+
+def test_a_file_for_its_owner_alone_is_read_by_its_owner(level: tuple[str, Zygote], tmp_path: Path) -> None:
+    """Another user could not, so the job then is none."""
+    folder, given = tmp_path / "job", tmp_path / "given"
+    folder.mkdir(mode=0o700)
+    given.write_text("model", encoding="utf-8")
+    given.chmod(0o400)
+    outcome = level[1].run("copy", {"path": str(given)}, read=[given], folder=folder, limits=SMALL)
+    assert outcome.value == {"read": "model"}
+    assert "which nobody else is" not in outcome.layers["identity"].detail
+
+
+def test_a_folder_that_cannot_change_hands_stays_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = namespaces.Plan(), namespaces.Plan(user=1234)
+    both = namespaces.Enclosure(other, {}, mine)
+    changed = []
+    monkeypatch.setattr(os, "chown", lambda path, *rest, **more: changed.append(path))
+    assert both.of_job([], str(tmp_path)) == both
+    assert changed == [str(tmp_path)]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", refuse)
+    assert both.of_job([], str(tmp_path)).plan == mine
 
 
 def test_a_killed_zygote_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -59,10 +60,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Enclosure:
-    """The plan that works on this machine, and why better ones do not: for each layer that is missing."""
+    """The plan that works on this machine, and why better ones do not: for each layer that is missing. ``otherwise``:
+    the best one in which jobs are the user that Larder is."""
 
     plan: Plan | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    otherwise: Plan | None = None
+
+    def of_job(self, read: Iterable[str], folder: str) -> Enclosure:
+        """The same with the job's folder given to its user; the other plan where that cannot be, as on a network's
+        disk, or where what the job is to read is for its owner alone."""
+        if self.plan and self.plan.user and not (all(map(_is_readable, read)) and _is_given(folder, self.plan.user)):
+            return replace(self, plan=self.otherwise)
+        return self
 
     def told(self) -> dict[str, tuple[bool, str]]:
         """Every layer: whether it will engage, and what that means."""
@@ -88,7 +98,6 @@ def _identity(plan: Plan) -> str:
 def enter(plan: Plan, read: tuple[str, ...], folder: str) -> None:
     """Up to the fork that a pid namespace needs; then ``settle``. Raises OSError where the plan does not work."""
     if plan.user:
-        _give(folder, plan.user)
         kernel.unshare(plan.flags)
     else:
         _have_own_users(plan.flags)
@@ -113,12 +122,23 @@ def _map(user: int, group: int) -> None:
             file.write(text.encode())
 
 
-def _give(folder: str, user: int) -> None:
-    """The job's folder and what lies in it already. The group stays: the store's files are readable to it."""
-    os.chown(folder, user, -1)
-    for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.chown(os.path.join(place, name), user, -1, follow_symlinks=False)
+def _is_readable(path: str) -> bool:
+    """May the group read it, or everybody? The group stays what it is when a job becomes another user."""
+    return not os.path.exists(path) or bool(os.stat(path).st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _is_given(folder: str, user: int) -> bool:
+    """The job's folder and what lies in it already now belong to the user; False where they cannot."""
+    try:
+        os.chown(folder, user, -1)
+        for place, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                os.chown(os.path.join(place, name), user, -1, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _become(user: int) -> None:
@@ -152,7 +172,7 @@ def best(libraries: tuple[str, ...], user: int) -> Enclosure:
     for plan in _plans(user):
         problem = _tried(plan, libraries)
         if not problem:
-            return Enclosure(plan, reasons)
+            return Enclosure(plan, reasons, best(libraries, 0).plan if plan.user else None)
         reasons |= {name: problem for name in plan.layers if name not in reasons}
     return Enclosure(None, reasons)
 
@@ -174,6 +194,8 @@ def _try(plan: Plan, libraries: tuple[str, ...], folder: str, write: int) -> NoR
     """In the process that is thrown away, and in one that it forks: enter, read a library, write."""
     problem = "it did not end"
     try:
+        if plan.user:
+            os.chown(folder, plan.user, -1)
         enter(plan, libraries, folder)
         if plan.processes and os.fork():
             os.wait()

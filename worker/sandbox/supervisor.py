@@ -195,6 +195,7 @@ def oversee(cell: Cell, step: Step, enclosure: Enclosure) -> None:
     os.setsid()
     _send(cell.status, {"pid": os.getpid()})
     request = cell.request
+    enclosure = enclosure.of_job(request.read, request.folder)
     cell = dataclasses.replace(cell, alone=bool(enclosure.plan and enclosure.plan.files))
     layers = engage(BEFORE_FORK, cell) | _enclose(cell, enclosure)
     watched = Watch(
