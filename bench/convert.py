@@ -28,6 +28,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from bench._machine import processors
 from bench._table import conclude, show
 from bench.click import wait_for_download
 from tests.browser import CHROMIUM_ARGUMENTS, find_chromium, sign_in
@@ -156,16 +157,9 @@ class Compared:
         return self.ours.processors / self.theirs.processors
 
 
-def _processors() -> float:
-    """Seconds that this machine has computed, all of it: nobody waits for a job's processes, so they are in nobody's
-    sum. It should do nothing else meanwhile."""
-    user, nice, system = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
-
-
 def time_theirs(case: Case, folder: Path, runs: int) -> Took:
     """For one file: the median on the wall, the mean of the processors."""
-    seconds, before = [], _processors()
+    seconds, before = [], processors()
     for number in range(runs):
         names = {"folder": folder / str(number), "h5": folder / f"{number}.h5", "out": folder / f"theirs-{number}"}
         command = [part.format(**names) if "{" in part and "\n" not in part else part for part in case.theirs]
@@ -175,22 +169,22 @@ def time_theirs(case: Case, folder: Path, runs: int) -> Took:
         if done.returncode:
             raise SystemExit(f"{case.name} failed: {done.stderr[-500:]}")
         _remove(folder, f"theirs-{number}*")
-    return Took(statistics.median(seconds), (_processors() - before) / runs)
+    return Took(statistics.median(seconds), (processors() - before) / runs)
 
 
 def time_ours(case: Case, folder: Path, count: int) -> Took:
     """For one file: the whole command over all of them, divided by their number; all must be verified."""
     files = [str(folder / f"{number}{case.source}") for number in range(count)]
     command = [PYTHON, "manage.py", "convert", "--to", case.target, "--out", str(folder / "ours"), "--json", *files]
-    started, before = time.perf_counter(), _processors()
+    started, before = time.perf_counter(), processors()
     done = subprocess.run(command, capture_output=True, text=True)
-    seconds, processors = time.perf_counter() - started, _processors() - before
+    seconds, spent = time.perf_counter() - started, processors() - before
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     wrong = [row for row in rows if row["verdict"] != "verified"]
     if wrong or len(rows) != count:
         raise SystemExit(f"{case.target}: {wrong[:1] or done.stderr[-500:]}")
     shutil.rmtree(folder / "ours")
-    return Took(seconds / count, processors / count)
+    return Took(seconds / count, spent / count)
 
 
 def time_server(case: Case, folder: Path, page: Page, count: int) -> Server:

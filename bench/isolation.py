@@ -11,7 +11,6 @@ usage: scripts/bench isolation [--jobs N] [--rounds N]
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench._machine import processors
 from bench._table import conclude, show
 from worker.sandbox.client import Zygote
 from worker.sandbox.layers import ENVIRONMENT, REPOSITORY
@@ -41,12 +41,6 @@ for line in sys.stdin:
         os.wait()
     print(flush=True)
 """
-
-
-def processors() -> float:
-    """Seconds that this machine has computed, all of it."""
-    user, nice, system = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def measured(work: Callable[[int], None], count: int) -> tuple[float, float]:

@@ -25,10 +25,7 @@ class Rounded:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Rounded:
-        steps = float(data["steps"])
-        if not math.isfinite(steps) or steps < 0:
-            raise ValueError("not how many steps two numbers lie apart")
-        return cls(str(data["name"])[:LONGEST], steps, bool(data["is_rounded"]))
+        return cls(str(data["name"])[:LONGEST], _distance(data["steps"]), bool(data["is_rounded"]))
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,15 @@ class CutOff:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CutOff:
-        share = float(data["share"])
-        if not math.isfinite(share) or share < 0:
-            raise ValueError("not how far values reach beyond a range")
-        return cls(str(data["name"])[:LONGEST], share)
+        return cls(str(data["name"])[:LONGEST], _distance(data["share"]))
+
+
+def _distance(said: Any) -> float:
+    """How far a job says that something lies off; ValueError for what is no distance."""
+    found = float(said)
+    if not math.isfinite(found) or found < 0:
+        raise ValueError("not how far numbers lie apart")
+    return found
 
 
 @dataclass(frozen=True)
