@@ -52,6 +52,11 @@ class Turn:
     absent: str = ""
     by_node: bool = False
 
+    @property
+    def is_asked(self) -> bool:
+        """Is the result opened in it once more, for this table alone?"""
+        return not self.own and not self.absent
+
 
 _KERAS = ("json_npz", "weights_h5", "json_safetensors", "checkpoint", "data_pickle", "json_pickle", "pickle")
 _GRAPHS = ("saved_model", "frozen_graph", "tf1_checkpoint")
@@ -108,7 +113,7 @@ def home(slug: str, size: int = 0) -> str:
     """The runtime that the format's snippet is written for, where it is another library than Larder runs the format
     with and can be asked; else ""."""
     first = next(iter(runtimes(slug, size)), None)
-    return "" if first is None or first.own or first.absent or first.by_node else first.runtime
+    return first.runtime if first and first.is_asked and not first.by_node else ""
 
 
 def _turn(name: str, item: Runtime, slug: str, size: int) -> Turn:

@@ -4,9 +4,9 @@ that open one file each, and are judged here, outside of them. No model is opene
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class Look:
     """What both looks need: the jobs, the two files, what they showed when they ran, and on which inputs.
 
     ``specs`` are the source's inputs as they travel to jobs, ``inputs`` the .npz of draws under their names.
-    ``home``: what the result's first runtime showed or raised, where that was asked before. ``ask_again``: has the
+    ``elsewhere``: what the result showed or raised in the runtimes that were asked already. ``ask_again``: has the
     source say how far rounding moves it; None where nobody can.
     """
 
@@ -52,7 +52,7 @@ class Look:
     terms: Terms
     specs: Sequence[Json]
     inputs: Path
-    home: Again | LarderError | None = None
+    elsewhere: Mapping[str, Again | LarderError] = field(default_factory=dict)
     ask_again: AskAgain | None = None
 
     def beside_itself(self) -> Look:
@@ -107,12 +107,10 @@ class Look:
         turns = loadback.runtimes(self.result.format, self.result.path.stat().st_size)
         if not turns or not self.before.values:
             return None
-        self.work.stage("opening the result in other runtimes")
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            cells = list(threads.map(self._cell, turns, [self.home, *[None] * len(turns)]))
+        cells = [self._cell(turn) for turn in turns]
         return loadback_check(cells), loadback_findings(cells)
 
-    def _cell(self, turn: loadback.Turn, known: Again | LarderError | None) -> Cell:
+    def _cell(self, turn: loadback.Turn) -> Cell:
         from worker.verify.loadback import Cell, Outcome, answered, answered_again, refused, unless_few, untold
 
         named = turn.runtime, turn.label, turn.version
@@ -122,7 +120,8 @@ class Look:
         if turn.own:
             return answered(cell, self.before, self.after, self.terms)
         try:
-            shown = known or self._shown(turn)
+            known = self.elsewhere.get(turn.runtime)
+            shown = known or shown_in(turn, self.work, self.result, self.specs, self.inputs)
             if isinstance(shown, LarderError):
                 raise shown
             with sense():
@@ -135,13 +134,15 @@ class Look:
         except LarderError as error:
             return refused(cell, error)
 
-    def _shown(self, turn: loadback.Turn) -> Again:
-        if turn.by_node:
-            return run_in_tfjs(self.work, self.result, self.specs, self.inputs)
-        return run_again(self.work, self.result, self.specs, self.inputs, turn.runtime)
-
     def _job(self, step: str, file: File, wishes: Json, folder: Path) -> Json:
         return ask(self.work, step, file, {**wishes, "inputs": str(self.inputs)}, self.inputs, folder)
+
+
+def shown_in(turn: loadback.Turn, work: Work, file: File, specs: Sequence[Json], inputs: Path) -> Again:
+    """What a result answers to the smallest draws in a fresh job, in this runtime."""
+    if turn.by_node:
+        return run_in_tfjs(work, file, specs, inputs)
+    return run_again(work, file, specs, inputs, turn.runtime)
 
 
 def run_again(work: Work, file: File, specs: Sequence[Json], inputs: Path, runtime: str = "") -> Again:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from worker import formats, loadback, routes
 from worker.errors import LarderError, NotRunnable, from_json
 from worker.formats._format import Summary, TensorSpec, Tolerance
-from worker.looks import File, Look, ask, run_again
+from worker.loadback import Turn
+from worker.looks import AT_ONCE, File, Look, ask, run_again, shown_in
 from worker.report import Finding, Verdict, findings_from_json
 from worker.work import MAX_VALUES, OF_THE_JOB, STOPPED, Json, Work, sense, take, text, whole
 
@@ -54,11 +55,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class _Second:
-    """The second run of a result, and what its first runtime showed or raised, where that is not Larder's own."""
+class _Further:
+    """The second run of a result, and what it showed or raised in each runtime but Larder's own."""
 
-    run: Again | None = None
-    home: Again | LarderError | None = None
+    second: Again | None = None
+    elsewhere: Mapping[str, Again | LarderError] = field(default_factory=dict)
 
 
 @dataclass
@@ -140,7 +141,7 @@ class Proof:
         described = bool(self.shown.get("architecture")) and not os.path.lexists(given)
         inputs = [] if refusal or described else [self._given()]
         try:
-            shown, again = self._run_result(path, inputs)
+            shown, further = self._run_result(path, inputs)
         except OUT_OF_BOUNDS:
             raise
         except LarderError as error:
@@ -151,7 +152,7 @@ class Proof:
         with sense():
             if formats.get(self.route[-1]).load is None:  # a format that runs on other machines
                 return self._unopened(shown)
-            return self._compare(path, shown, again, inputs)
+            return self._compare(path, shown, further, inputs)
 
     def _unopened(self, answer: Json) -> Judgement:
         """A result of which only the weights can be read here."""
@@ -160,9 +161,9 @@ class Proof:
         before, after = (verify.Weights.from_json(shown["prints"]) for shown in (self.shown, answer))
         return verify.not_shown(NotRunnable(problem=str(answer["not_run"])), verify.compare_weights(before, after))
 
-    def _compare(self, path: Path, shown: Json, again: _Second, inputs: list[Path]) -> Judgement:
+    def _compare(self, path: Path, shown: Json, further: _Further, inputs: list[Path]) -> Judgement:
         """The judgement, then two looks beyond it: where the result parts from the source, and where else it runs."""
-        before, after = self._before(), self._after(shown, again)
+        before, after = self._before(), self._after(shown, further)
         terms = self._terms()
         if self.given:
             one_row = terms.one_row or _takes_one_row(before, after)
@@ -173,7 +174,7 @@ class Proof:
         if not inputs or before.unsteady or not self.looks:
             return judgement
         files = self.source.file, File(path, self.route[-1])
-        look = Look(self.work, *files, before, after, terms, self.specs, inputs[0], again.home, asked_again)
+        look = Look(self.work, *files, before, after, terms, self.specs, inputs[0], further.elsewhere, asked_again)
         return self._looked(judgement, look)
 
     def _before(self) -> Seen:
@@ -190,10 +191,10 @@ class Proof:
             variables=int(self.shown.get("variables") or 0),
         )
 
-    def _after(self, shown: Json, again: _Second) -> Seen:
+    def _after(self, shown: Json, further: _Further) -> Seen:
         """What the result showed, and the values of its second run."""
-        first = self._seen(shown, self.work.folder / "result" / "outputs.npz")
-        return dataclasses.replace(first, repeated=again.run.values if again.run and first.values else {})
+        first, second = self._seen(shown, self.work.folder / "result" / "outputs.npz"), further.second
+        return dataclasses.replace(first, repeated=second.values if second and first.values else {})
 
     def _judged(self, before: Seen, after: Seen, terms: Terms, asked_again: AskAgain) -> tuple[Judgement, Seen, Terms]:
         """By the format's tolerance; where that is too little, by what rounding explains; and where faults would not
@@ -253,31 +254,53 @@ class Proof:
         taken = (verify.load_draws(take(path, most), most) if os.path.lexists(path) else [] for path in (exact, nudged))
         return verify.Asked(str(answer["unsteady"]), *taken)
 
-    def _run_result(self, path: Path, inputs: list[Path]) -> tuple[Json, _Second]:
-        """The result in two fresh jobs that have nothing else but the inputs; without them it is opened, once."""
+    def _run_result(self, path: Path, inputs: list[Path]) -> tuple[Json, _Further]:
+        """The result in fresh jobs that have nothing else but the inputs: twice as Larder runs it, and in every other
+        runtime. Without inputs it is opened, once."""
         if not inputs or formats.get(self.route[-1]).load is None:
-            return self._run(path, inputs), _Second()
-        with ThreadPoolExecutor(2) as threads:
+            return self._run(path, inputs), _Further()
+        result, signature = File(path, self.route[-1]), File(path, self.route[-1], self._held())
+        home, others = self._runtimes(result)
+        threads = ThreadPoolExecutor(AT_ONCE)
+        try:
             first = threads.submit(self._run, path, inputs)
-            second = threads.submit(self._run_again, File(path, self.route[-1], self._held()), inputs[0])
-            return first.result(), second.result()
+            second = threads.submit(self._run_again, signature, inputs[0], home)
+            asked = {turn.runtime: threads.submit(self._shown_in, turn, result, inputs[0]) for turn in others}
+            shown, further = first.result(), second.result()
+            elsewhere = {runtime: found.result() for runtime, found in asked.items()}
+            return shown, _Further(further.second, {**further.elsewhere, **elsewhere})
+        finally:
+            threads.shutdown(cancel_futures=True)  # where the first ones fail, nobody wants the others
+
+    def _runtimes(self, result: File) -> tuple[Turn | None, list[Turn]]:
+        """The one that people are told to use, where it is not Larder's own, and the further ones to be asked."""
+        if not self.looks:
+            return None, []
+        size = result.path.stat().st_size
+        home = loadback.home(result.format, size)
+        asked = {turn.runtime: turn for turn in loadback.runtimes(result.format, size) if turn.is_asked}
+        return asked.pop(home, None), list(asked.values())
+
+    def _shown_in(self, turn: Turn, result: File, inputs: Path) -> Again | LarderError:
+        """What it showed there, or why it did not."""
+        try:
+            return shown_in(turn, self.work, result, self.specs, inputs)
+        except LarderError as error:
+            return error
 
     def _held(self) -> str:
         """The signature's name in the result; "" where it holds no other one."""
         return self.source.signature if "signatures" in formats.get(self.route[-1]).keeps else ""
 
-    def _run_again(self, result: File, inputs: Path) -> _Second:
+    def _run_again(self, result: File, inputs: Path, home: Turn | None) -> _Further:
         """By the loader that people use, where Larder's own is another one; that it refuses is no end."""
-        home, known = loadback.home(result.format, result.path.stat().st_size) if self.looks else "", None
-        if home:
-            try:
-                found = run_again(self.work, result, self.specs, inputs, home)
-                return _Second(found, found)
-            except STOPPED:
-                raise
-            except LarderError as error:
-                known = error
-        return _Second(run_again(self.work, result, self.specs, inputs), known)
+        if home is None:
+            return _Further(run_again(self.work, result, self.specs, inputs))
+        found = self._shown_in(home, result, inputs)
+        if isinstance(found, STOPPED):
+            raise found
+        second = run_again(self.work, result, self.specs, inputs) if isinstance(found, LarderError) else found
+        return _Further(second, {home.runtime: found})
 
     def _run(self, path: Path, inputs: list[Path]) -> Json:
         folder = self.work.subfolder("result")

@@ -40,7 +40,7 @@ Digest = tuple[str, list[int], str, str]  # dtype, shape, sha256, name
 FAULTS_SHARE = 0.2  # of the time of a conversion, for trying out whether faults would show
 COMPARING_SECONDS = 5.0  # for the same where nothing is converted
 LARGE_FILE = 64 * 1024 * 1024
-AGAIN, OFTEN = 0.1, 1.0  # seconds for asking whether a model answers as before; the more where much hangs on it
+AGAIN, OFTEN = 0.02, 1.0  # seconds for asking whether a model answers as before; the more where much hangs on it
 STEADY = 1e-4  # relative: two runs of one model on one machine differ by the order of sums alone
 
 
