@@ -121,7 +121,7 @@ class Look:
             return answered(cell, self.before, self.after, self.terms)
         try:
             known = self.elsewhere.get(turn.runtime)
-            shown = known or shown_in(turn, self.work, self.result, self.specs, self.inputs)
+            shown = known or shown_in(turn, self.work, self.result, self._question(), self.inputs)
             if isinstance(shown, LarderError):
                 raise shown
             with sense():
@@ -134,25 +134,31 @@ class Look:
         except LarderError as error:
             return refused(cell, error)
 
+    def _question(self) -> Json:
+        return {"specs": list(self.specs), "inputs": str(self.inputs)}
+
     def _job(self, step: str, file: File, wishes: Json, folder: Path) -> Json:
         return ask(self.work, step, file, {**wishes, "inputs": str(self.inputs)}, self.inputs, folder)
 
 
-def shown_in(turn: loadback.Turn, work: Work, file: File, specs: Sequence[Json], inputs: Path) -> Again:
-    """What a result answers to the smallest draws in a fresh job, in this runtime."""
+def shown_in(turn: loadback.Turn, work: Work, file: File, question: Json, read: Path) -> Again:
+    """What a result answers to the smallest draws in a fresh job, in this runtime: see ``run_again``."""
     if turn.by_node:
-        return run_in_tfjs(work, file, specs, inputs)
-    return run_again(work, file, specs, inputs, turn.runtime)
+        return run_in_tfjs(work, file, question, read)
+    return run_again(work, file, question, read, turn.runtime)
 
 
-def run_again(work: Work, file: File, specs: Sequence[Json], inputs: Path, runtime: str = "") -> Again:
-    """What a result answers to the smallest draws in a fresh job: in this runtime, or as Larder always runs it."""
+def run_again(work: Work, file: File, question: Json, read: Path, runtime: str = "") -> Again:
+    """What a result answers to the smallest draws in a fresh job: in this runtime, or as Larder always runs it.
+
+    ``question``: the ``specs`` and ``inputs`` of the draws, or where that will be told once it is known, ``asked``;
+    ``read`` is where they lie."""
     from worker.verify import Again, load_draws
 
     folder = work.subfolder(f"again-{runtime}")
     answers = folder / "outputs.npz"
-    wishes = {"specs": list(specs), "inputs": str(inputs), "outputs": str(answers), "again": True}
-    answer = ask(work, "run", file, wishes | ({"runtime": runtime} if runtime else {}), inputs, folder)
+    wishes = {**question, "outputs": str(answers), "again": True}
+    answer = ask(work, "run", file, wishes | ({"runtime": runtime} if runtime else {}), read, folder)
     with sense():
         values = load_draws(take(answers, MAX_VALUES), MAX_VALUES) if os.path.lexists(answers) else []
         inputs_shown, outputs_shown = (tuple(map(TensorSpec.from_json, answer[side])) for side in ("inputs", "outputs"))
@@ -160,14 +166,14 @@ def run_again(work: Work, file: File, specs: Sequence[Json], inputs: Path, runti
         return Again(inputs_shown, outputs_shown, numbered)
 
 
-def run_in_tfjs(work: Work, file: File, specs: Sequence[Json], inputs: Path) -> Again:
+def run_in_tfjs(work: Work, file: File, question: Json, read: Path) -> Again:
     """What a result answers to the smallest draws in TensorFlow.js: a job hands them over, and goes on as Node.
 
     ModelError where TensorFlow.js does not run it; NotRunnable where that was not tried."""
     from worker.verify import Again
 
     folder = work.subfolder("again-tfjs")
-    answer = _answer_of_tfjs(work, file, {"specs": list(specs), "inputs": str(inputs)}, inputs, folder)
+    answer = _answer_of_tfjs(work, file, question, read, folder)
     with sense():
         if answer["refusal"]:
             raise ModelError(problem=str(answer["refusal"]))
@@ -177,14 +183,14 @@ def run_in_tfjs(work: Work, file: File, specs: Sequence[Json], inputs: Path) -> 
         return Again(inputs_shown, outputs_shown, dict(zip(map(int, told["draws"]), draws, strict=True)))
 
 
-def _answer_of_tfjs(work: Work, file: File, wishes: Json, inputs: Path, folder: Path) -> Json:
+def _answer_of_tfjs(work: Work, file: File, question: Json, read: Path, folder: Path) -> Json:
     """NotRunnable where Node ended before it could begin, which is no fault of the model."""
     here, said = node.found(), list[str]()
     named = under_its_suffix(file.path, file.format, folder)
-    arguments = {"path": text(named), "format": file.format, **wishes}
+    arguments = {"path": text(named), "format": file.format, **question}
     program = Program(here.command, dict(here.environment))
     try:
-        return work.job("hand_over", arguments, [file.path, inputs, *here.read], folder, said.append, program)
+        return work.job("hand_over", arguments, [file.path, read, *here.read], folder, said.append, program)
     except (Crashed, NoResult) as error:
         if node.BEGUN in said:
             raise
@@ -200,9 +206,9 @@ def _raw(rows: Sequence[Json], folder: Path, number: int) -> Arrays:
     return {str(row["name"]): load_raw(file, row["dtype"], row["shape"]) for row, file in found}
 
 
-def ask(work: Work, step: str, file: File, wishes: Json, inputs: Path, folder: Path) -> Json:
-    """The answer of one job that opens this file, and may read the .npz of ``inputs``; ``wishes`` is what else it is
-    told."""
+def ask(work: Work, step: str, file: File, wishes: Json, read: Path, folder: Path) -> Json:
+    """The answer of one job that opens this file, and may read what else lies at ``read``; ``wishes`` is what else it
+    is told."""
     named = under_its_suffix(file.path, file.format, folder)
     arguments = {"path": text(named), "format": file.format, "signature": file.signature, **wishes}
-    return work.job(step, arguments, [file.path, inputs], folder)
+    return work.job(step, arguments, [file.path, read], folder)

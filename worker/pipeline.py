@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from worker import culprit, formats, routes, signatures
 from worker.advice import naming_the_step
 from worker.errors import BadOption, LarderError, from_json
-from worker.formats._format import Option, Summary, unheard
+from worker.formats._format import WRITTEN, Option, Summary, unheard
 from worker.formats._likeness import Likeness
 from worker.options import SIGNATURE, check_signature, takes_signature
 from worker.proving import OUT_OF_BOUNDS, Proof, Source
@@ -112,10 +112,13 @@ def convert(
     twin = _twin_agrees if with_twin else None
     proof = Proof(work, source, route, chosen, folder / "step-1", twin=twin, looks=with_twin, unrounded=_unrounded)
     path = source.path
-    for number, hop in enumerate(pairwise(route), 1):
-        stage(f"converting to {formats.get(hop[1]).label}, {number} of {len(route) - 1}")
-        path = _hop(proof, number, path, *hop)
-    return _judged(proof, path, started)
+    try:
+        for number, hop in enumerate(pairwise(route), 1):
+            stage(f"converting to {formats.get(hop[1]).label}, {number} of {len(route) - 1}")
+            path = _hop(proof, number, path, *hop)
+        return _judged(proof, path, started)
+    finally:
+        proof.close()
 
 
 def compare(
@@ -176,17 +179,23 @@ def _hop(proof: Proof, number: int, path: Path, before: str, after: str) -> Path
     probe = proof.request() if first and not proof.shown else None
     asked = arguments | wishes | {"probe": probe}
     read, said = [path, *filter(None, [work.samples])], list[str]()
+
+    def hear(text: str) -> None:
+        if text == WRITTEN and text not in said and probe and last:
+            proof.open(target)
+        said.append(text)
+
     ends = formats.get(before), formats.get(after)
     with (
         calling(folder / link_name(before), proof.source.name if first else ""),
         naming_the_step(*ends, said, lambda ending: culprit.find(work, asked, read, ending) if proof.looks else ""),
     ):
-        answer = work.job("convert", asked, read, folder, said.append)
+        answer = work.job("convert", asked, read, folder, hear)
     with sense():
         work.add(findings_from_json(answer["findings"]))
         if probe:
             proof.note(answer["probe"])
-    return take(target, work.limits.file_bytes)
+    return proof.opened.result.path if proof.opened else take(target, work.limits.file_bytes)
 
 
 def _twin_agrees(proof: Proof) -> bool:
@@ -233,7 +242,7 @@ def _unrounded(proof: Proof, path: Path) -> Unrounded | None:
     if options is None or item.alike is None:
         return None
     own = dataclasses.replace(work, folder=work.subfolder("unrounded"), findings=[], versions={})
-    fine = dataclasses.replace(proof, work=own, options=options, given=False, looks=False, unrounded=None)
+    fine = dataclasses.replace(proof, work=own, options=options, opened=None, given=False, looks=False, unrounded=None)
     try:
         file = proof.source.path
         for number, hop in enumerate(pairwise(proof.route), 1):

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker import formats, loadback, routes
-from worker.errors import LarderError, NotRunnable, from_json
+from worker import formats, routes
+from worker.errors import DiskFull, LarderError, NoResult, NotRunnable, from_json
 from worker.formats._format import Summary, TensorSpec, Tolerance
-from worker.loadback import Turn
-from worker.looks import AT_ONCE, File, Look, ask, run_again, shown_in
+from worker.looks import File, Look, ask
+from worker.openings import Openings, Shown
 from worker.report import Finding, Verdict, findings_from_json
-from worker.work import MAX_VALUES, OF_THE_JOB, STOPPED, Json, Work, sense, take, text, whole
+from worker.work import MAX_VALUES, MIB, OF_THE_JOB, STOPPED, Json, Work, sense, take, take_copy, text, whole
 
 if TYPE_CHECKING:
-    from worker.verify import Again, Asked, Judgement, Seen, Terms, Unrounded
+    from worker.verify import Asked, Judgement, Seen, Terms, Unrounded
     from worker.verify.loadback import AskAgain
 
 NEAR_RTOL = 1e-2  # a result with a larger tolerance is compared on samples and their like alone, where there are some
@@ -30,6 +30,7 @@ BFLOAT_RTOL = 4 * 2.0**-7  # of a bfloat16, with its 8 bits
 ONE_ROW = "batch-fixed"  # the finding that a result takes one row at a time
 UNWITNESSED = "unwitnessed"  # the finding that a source was run as the very model that it was rebuilt as
 LONGEST_NAME = 300  # of a weight that is kept
+MOST_AHEAD = 256 * MIB  # of a result that is opened while the source runs: both are in memory then
 OUT_OF_BOUNDS = (*OF_THE_JOB, *STOPPED)  # says nothing about the result
 
 
@@ -54,14 +55,6 @@ class Source:
         return dataclasses.replace(self, summary=self.summary.of_signature(name), signature=name) if name else self
 
 
-@dataclass(frozen=True)
-class _Further:
-    """The second run of a result, and what it showed or raised in each runtime but Larder's own."""
-
-    second: Again | None = None
-    elsewhere: Mapping[str, Again | LarderError] = field(default_factory=dict)
-
-
 @dataclass
 class Proof:
     """What the source showed in ``folder``, the first job's own, and what is still to be shown."""
@@ -74,6 +67,7 @@ class Proof:
     shown: Json = field(default_factory=dict)  # by the source when it ran
     specs: list[Json] = field(default_factory=list)  # its inputs
     given: bool = False  # the result was not made here, so nobody said what is to be known about it
+    opened: Openings | None = None  # the result, where that was done while the source ran
     looks: bool = True  # is it worth looking at more than the verdict?
     twin: Callable[[Proof], bool] | None = None  # sends the same layers with other weights along the same route
     unrounded: Callable[[Proof, Path], Unrounded | None] | None = None  # proves the same conversion without rounding
@@ -131,6 +125,20 @@ class Proof:
         self.specs = [asdict(TensorSpec.from_json(spec)) for spec in self.shown.get("inputs", ())]
         self.work.add(findings_from_json(self.shown.get("findings", ())))
 
+    def open(self, path: Path) -> None:
+        """Open a result that is there while the job that made it still runs the source. It is judged as it is now: what
+        that job may write afterwards is another file."""
+        if self.opened or not formats.get(self.route[-1]).load:
+            return
+        with suppress(NoResult, DiskFull):  # then it is opened when the job has ended
+            own = take_copy(path, self.work.subfolder("written") / path.name, MOST_AHEAD)
+            self.opened = self._opened(own, twice=True)
+
+    def close(self) -> None:
+        """End what still waits to be asked."""
+        if self.opened:
+            self.opened.close()
+
     def judge(self, path: Path) -> Judgement:
         """Run the result alone, twice, and compare what it shows with what the source showed."""
         from worker import verify
@@ -139,9 +147,9 @@ class Proof:
         refusal = from_json(self.shown["error"]) if self.shown["error"] else None
         given = self.folder / "inputs.npz"
         described = bool(self.shown.get("architecture")) and not os.path.lexists(given)
-        inputs = [] if refusal or described else [self._given()]
+        inputs = None if refusal or described else self._given()
         try:
-            shown, further = self._run_result(path, inputs)
+            shown = (self.opened or self._opened(path, twice=bool(inputs))).ask(self.specs, inputs)
         except OUT_OF_BOUNDS:
             raise
         except LarderError as error:
@@ -151,8 +159,8 @@ class Proof:
         self.work.stage("comparing")
         with sense():
             if formats.get(self.route[-1]).load is None:  # a format that runs on other machines
-                return self._unopened(shown)
-            return self._compare(path, shown, further, inputs)
+                return self._unopened(shown.answer)
+            return self._compare(path, shown, inputs)
 
     def _unopened(self, answer: Json) -> Judgement:
         """A result of which only the weights can be read here."""
@@ -161,20 +169,20 @@ class Proof:
         before, after = (verify.Weights.from_json(shown["prints"]) for shown in (self.shown, answer))
         return verify.not_shown(NotRunnable(problem=str(answer["not_run"])), verify.compare_weights(before, after))
 
-    def _compare(self, path: Path, shown: Json, further: _Further, inputs: list[Path]) -> Judgement:
+    def _compare(self, path: Path, shown: Shown, inputs: Path | None) -> Judgement:
         """The judgement, then two looks beyond it: where the result parts from the source, and where else it runs."""
-        before, after = self._before(), self._after(shown, further)
+        before, after = self._before(), self._after(shown)
         terms = self._terms()
         if self.given:
             one_row = terms.one_row or _takes_one_row(before, after)
             terms = dataclasses.replace(terms, given=True, one_row=one_row)
-        asked_again = cache(lambda: self._asked_again(inputs))
+        asked_again = cache(lambda: self._asked_again(inputs) if inputs else None)
         judgement, before, terms = self._judged(before, after, terms, asked_again)
         judgement = self._beside_unrounded(judgement, before, after, terms, path)
         if not inputs or before.unsteady or not self.looks:
             return judgement
         files = self.source.file, File(path, self.route[-1])
-        look = Look(self.work, *files, before, after, terms, self.specs, inputs[0], further.elsewhere, asked_again)
+        look = Look(self.work, *files, before, after, terms, self.specs, inputs, shown.elsewhere, asked_again)
         return self._looked(judgement, look)
 
     def _before(self) -> Seen:
@@ -191,10 +199,10 @@ class Proof:
             variables=int(self.shown.get("variables") or 0),
         )
 
-    def _after(self, shown: Json, further: _Further) -> Seen:
+    def _after(self, shown: Shown) -> Seen:
         """What the result showed, and the values of its second run."""
-        first, second = self._seen(shown, self.work.folder / "result" / "outputs.npz"), further.second
-        return dataclasses.replace(first, repeated=second.values if second and first.values else {})
+        first = self._seen(shown.answer, self.work.folder / "result" / "outputs.npz")
+        return dataclasses.replace(first, repeated=shown.second.values if shown.second and first.values else {})
 
     def _judged(self, before: Seen, after: Seen, terms: Terms, asked_again: AskAgain) -> tuple[Judgement, Seen, Terms]:
         """By the format's tolerance; where that is too little, by what rounding explains; and where faults would not
@@ -238,15 +246,15 @@ class Proof:
         self.work.add(back[1])
         return beside(judgement, back[0])
 
-    def _asked_again(self, inputs: list[Path]) -> Asked | None:
+    def _asked_again(self, inputs: Path) -> Asked | None:
         """None where a job cannot tell."""
         from worker import verify
 
         folder, most = self.work.subfolder("exact"), 2 * MAX_VALUES
         exact, nudged = folder / "outputs.npz", folder / "nudged.npz"
-        wishes = {"inputs": str(inputs[0]), "outputs": str(exact), "nudged": str(nudged)}
+        wishes = {"inputs": str(inputs), "outputs": str(exact), "nudged": str(nudged)}
         try:
-            answer = ask(self.work, "exact", self.source.file, wishes, inputs[0], folder)
+            answer = ask(self.work, "exact", self.source.file, wishes, inputs, folder)
         except STOPPED:
             raise
         except LarderError:  # more memory or time than a job has: the verdict may not hang on that
@@ -254,60 +262,14 @@ class Proof:
         taken = (verify.load_draws(take(path, most), most) if os.path.lexists(path) else [] for path in (exact, nudged))
         return verify.Asked(str(answer["unsteady"]), *taken)
 
-    def _run_result(self, path: Path, inputs: list[Path]) -> tuple[Json, _Further]:
-        """The result in fresh jobs that have nothing else but the inputs: twice as Larder runs it, and in every other
-        runtime. Without inputs it is opened, once."""
-        if not inputs or formats.get(self.route[-1]).load is None:
-            return self._run(path, inputs), _Further()
-        result, signature = File(path, self.route[-1]), File(path, self.route[-1], self._held())
-        home, others = self._runtimes(result)
-        threads = ThreadPoolExecutor(AT_ONCE)
-        try:
-            first = threads.submit(self._run, path, inputs)
-            second = threads.submit(self._run_again, signature, inputs[0], home)
-            asked = {turn.runtime: threads.submit(self._shown_in, turn, result, inputs[0]) for turn in others}
-            shown, further = first.result(), second.result()
-            elsewhere = {runtime: found.result() for runtime, found in asked.items()}
-            return shown, _Further(further.second, {**further.elsewhere, **elsewhere})
-        finally:
-            threads.shutdown(cancel_futures=True)  # where the first ones fail, nobody wants the others
-
-    def _runtimes(self, result: File) -> tuple[Turn | None, list[Turn]]:
-        """The one that people are told to use, where it is not Larder's own, and the further ones to be asked."""
-        if not self.looks:
-            return None, []
-        size = result.path.stat().st_size
-        home = loadback.home(result.format, size)
-        asked = {turn.runtime: turn for turn in loadback.runtimes(result.format, size) if turn.is_asked}
-        return asked.pop(home, None), list(asked.values())
-
-    def _shown_in(self, turn: Turn, result: File, inputs: Path) -> Again | LarderError:
-        """What it showed there, or why it did not."""
-        try:
-            return shown_in(turn, self.work, result, self.specs, inputs)
-        except LarderError as error:
-            return error
+    def _opened(self, path: Path, twice: bool) -> Openings:
+        """The jobs of the result."""
+        result = File(path, self.route[-1])
+        return Openings(self.work, result, self._held(), prints=self._prints(), twice=twice, looks=self.looks)
 
     def _held(self) -> str:
         """The signature's name in the result; "" where it holds no other one."""
         return self.source.signature if "signatures" in formats.get(self.route[-1]).keeps else ""
-
-    def _run_again(self, result: File, inputs: Path, home: Turn | None) -> _Further:
-        """By the loader that people use, where Larder's own is another one; that it refuses is no end."""
-        if home is None:
-            return _Further(run_again(self.work, result, self.specs, inputs))
-        found = self._shown_in(home, result, inputs)
-        if isinstance(found, STOPPED):
-            raise found
-        second = run_again(self.work, result, self.specs, inputs) if isinstance(found, LarderError) else found
-        return _Further(second, {home.runtime: found})
-
-    def _run(self, path: Path, inputs: list[Path]) -> Json:
-        folder = self.work.subfolder("result")
-        files = {"inputs": str(inputs[0]) if inputs else None, "outputs": str(folder / "outputs.npz")}
-        wanted = {"specs": self.specs, "prints": self._prints(), "signature": self._held()}
-        arguments = {"path": str(path), "format": self.route[-1], **wanted, **files}
-        return whole(self.work.job("run", arguments, [path, *inputs], folder), folder)
 
     def _seen(self, answer: Json, values: Path) -> Seen:
         from worker.verify import Seen, Weights, load_draws

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ from worker import inside as looking
 from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
 from worker.formats import _tfjs_run
 from worker.formats._draws import DRAWS, INSIDE, distinct_guesses, far_out, for_another_run, make_inputs
-from worker.formats._format import MOST_SIGNATURES, Format, Hop, Loaded, Scales, Summary, TensorSpec
+from worker.formats._format import MOST_SIGNATURES, WRITTEN, Format, Hop, Loaded, Scales, Summary, TensorSpec
 from worker.formats._likeness import Measured
 from worker.formats._samples import Samples, open_samples
 from worker.report import Finding
@@ -41,6 +42,7 @@ FAULTS_SHARE = 0.2  # of the time of a conversion, for trying out whether faults
 COMPARING_SECONDS = 5.0  # for the same where nothing is converted
 LARGE_FILE = 64 * 1024 * 1024
 AGAIN, OFTEN = 0.02, 1.0  # seconds for asking whether a model answers as before; the more where much hangs on it
+WAITING_SECONDS = 0.005  # between two looks whether it is told what is asked
 STEADY = 1e-4  # relative: two runs of one model on one machine differ by the order of sums alone
 
 
@@ -92,6 +94,7 @@ def convert(arguments: Json, progress: Progress) -> Json:
     with translated(f"Converting {source.label} to {goal.label}", path.name):
         routes.converter(source.slug, goal.slug).run(path, target, hop)
     seconds = FAULTS_SHARE * (time.monotonic() - started)
+    progress(WRITTEN)
     _let_go(path)
     probe = _probe(path, source, arguments, progress, seconds) if arguments.get("probe") else None
     return {"findings": _plain_findings(hop.findings), "probe": probe}
@@ -158,7 +161,7 @@ def twin(arguments: Json, progress: Progress) -> Json:
 
 def run(arguments: Json, progress: Progress) -> Json:
     """``{path, format, specs, inputs, outputs, prints?, again?, runtime?, custom_code?}`` → ``{inputs, outputs, draws,
-    weights, findings}``.
+    weights, findings}``. ``asked``: where ``specs`` and ``inputs`` will be told, in place of them.
 
     ``inputs`` is an .npz of draws under the names of ``specs``, the source's inputs; the model's own may differ. Where
     they cannot be matched, or there are none, nothing is run, and ``outputs`` is not written. ``again`` asks for the
@@ -171,6 +174,7 @@ def run(arguments: Json, progress: Progress) -> Json:
         return _unopened(Path(arguments["path"]), item)
     again, numbers = bool(arguments.get("again")), []
     described = {} if again else _describe(loaded, bool(arguments.get("prints")))  # before a run may change its state
+    arguments = _asked(arguments)
     names = verify.pair([TensorSpec.from_json(spec) for spec in arguments["specs"]], loaded.inputs)
     if names is not None and arguments["inputs"]:
         progress("running the result")
@@ -184,12 +188,14 @@ def run(arguments: Json, progress: Progress) -> Json:
 
 
 def hand_over(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, specs, inputs}`` → what TensorFlow.js is to run, for the program that the job goes on as; it is
-    given the smallest draws. Its answer has ``told`` in it: ``{inputs, outputs, draws}`` as ``run`` has them."""
+    """``{path, format, specs, inputs}``, or ``asked`` as of ``run`` → what TensorFlow.js is to run, for the program
+    that the job goes on as; it is given the smallest draws. Its answer has ``told`` in it: ``{inputs, outputs, draws}``
+    as ``run`` has them."""
     path, item = Path(arguments["path"]), formats.get(arguments["format"])
     with translated(f"Reading {item.label}", path.name, CorruptFile):
         summary = item.inspect(path, _scratch())
     _tfjs_run.refuse_strange(summary)
+    arguments = _asked(arguments)
     names = verify.pair([TensorSpec.from_json(spec) for spec in arguments["specs"]], summary.inputs)
     if names is None:
         raise NotRunnable(problem="not tried, for its inputs do not correspond to the source's")
@@ -199,6 +205,16 @@ def hand_over(arguments: Json, progress: Progress) -> Json:
     progress("running the result in TensorFlow.js")
     handed = _tfjs_run.handed_over(item.slug, path, _scratch(), summary, given)
     return {**handed, "told": {**_interface(summary), "draws": numbers}}
+
+
+def _asked(arguments: Json) -> Json:
+    """The same with what is asked, where that is told only now: a result is opened while its source still runs."""
+    if not (place := arguments.get("asked")):
+        return arguments
+    while not os.path.exists(place):
+        time.sleep(WAITING_SECONDS)
+    told: Json = json.loads(Path(place).read_text(encoding="utf-8"))
+    return arguments | told
 
 
 def _open_in(arguments: Json, item: Format) -> Loaded:

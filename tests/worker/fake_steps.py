@@ -27,6 +27,13 @@ def echo(arguments: Arguments, _: Progress) -> Value:
     return {"heard": arguments["word"]}
 
 
+def wait_for(arguments: Arguments, progress: Progress) -> Value:
+    progress("waiting")
+    while not os.path.exists(arguments["path"]):
+        time.sleep(0.005)
+    return {"read": Path(arguments["path"]).read_text()}
+
+
 def sleep(arguments: Arguments, progress: Progress) -> Value:
     progress("asleep")
     time.sleep(arguments["seconds"])
@@ -375,6 +382,7 @@ STEPS: dict[str, Step] = {
         echo,
         copy,
         sleep,
+        wait_for,
         spin,
         segfault,
         convert_dying,

@@ -12,6 +12,7 @@ from typing import Any
 
 from worker import steps
 from worker.errors import Canceled, LarderError, from_json
+from worker.formats._format import WRITTEN
 from worker.sandbox.limits import Limits
 from worker.sandbox.request import Program
 
@@ -48,9 +49,15 @@ class LocalJobs:
             raise Canceled
         with ONE_AT_A_TIME, contextlib.chdir(folder):
             try:
-                value = steps.STEPS[step](json.loads(json.dumps(arguments)), progress)
+                value = steps.STEPS[step](json.loads(json.dumps(arguments)), lambda text: self._tell(text, progress))
             except LarderError as error:
                 raise from_json(json.loads(json.dumps(error.to_json()))) from None
         value = json.loads(json.dumps(value, allow_nan=False))
         self.after(step, folder, value)
         return Answer(value)
+
+    @staticmethod
+    def _tell(text: str, progress: Callable[[str], None]) -> None:
+        """All but that the result is there: it would be opened before ``after`` has come by."""
+        if text != WRITTEN:
+            progress(text)

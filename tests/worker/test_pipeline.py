@@ -100,7 +100,7 @@ def test_every_step_of_a_route_is_a_job_and_the_result_runs_alone(tmp_path: Path
     report = convert(tmp_path, "loose", jobs, stage=stages.append).report
     assert report.route == ("a", "b", "c", "loose")
     assert [step for step, _ in jobs.asked] == ["convert", "convert", "convert", "run", "run"]
-    assert jobs.asked[-1][1] == ["result.toy", "inputs.npz"]
+    assert jobs.asked[-1][1] == ["result.toy", "told"]
     assert stages[:3] == ["converting to B, 1 of 3", "converting to C, 2 of 3", "converting to Loose, 3 of 3"]
     assert report.verdict is Verdict.VERIFIED  # by the tolerance of the loosest step
     assert named(report.checks)["weights"] is True  # by their fingerprints

@@ -40,6 +40,21 @@ def test_it_works(level: tuple[str, Zygote], tmp_path: Path) -> None:
     assert missing(outcome.layers) == ""
 
 
+def test_a_job_reads_what_comes_into_a_folder_that_it_may_read(level: tuple[str, Zygote], tmp_path: Path) -> None:
+    """So that a result may be opened before it is known what it will be asked."""
+    told, folder = tmp_path / "told", tmp_path / "folder"
+    for each in (told, folder):
+        each.mkdir()
+
+    def tell(_: str) -> None:
+        (tmp_path / "draft").write_text("now")
+        (tmp_path / "draft").replace(told / "question")
+
+    arguments = {"path": str(told / "question")}
+    outcome = level[1].run("wait-for", arguments, read=(told,), folder=folder, limits=SMALL, progress=tell)
+    assert outcome.value == {"read": "now"}
+
+
 def test_what_engages(level: tuple[str, Zygote]) -> None:
     """All that the machine allows, told from outside; in a container the floor alone."""
     name, zygote = level

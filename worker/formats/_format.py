@@ -370,6 +370,9 @@ def no_rounding(options: Mapping[str, Any]) -> None:
     """Of a format that has no option to round more or less."""
 
 
+WRITTEN = "handing over the result"  # what a job says when its conversion is done, before it runs the source
+
+
 def unheard(text: str) -> None:
     """Nobody listens."""
 
