@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +25,7 @@ from worker.formats import _tfjs_run
 from worker.formats._draws import DRAWS, INSIDE, distinct_guesses, far_out, for_another_run, make_inputs
 from worker.formats._format import MOST_SIGNATURES, WRITTEN, Format, Hop, Loaded, Scales, Summary, TensorSpec
 from worker.formats._likeness import Measured
-from worker.formats._samples import Samples, open_samples
+from worker.formats._samples import Samples, open_samples, told
 from worker.report import Finding
 from worker.translation import translated
 
@@ -64,6 +64,8 @@ def inspect(arguments: Json, progress: Progress) -> Json:
     try:
         loaded = _load(path, item, arguments, progress) if arguments["load"] else None
         findings += loaded.findings if loaded else ()
+        if loaded and loaded.inputs:  # they say what the layers imply, and it is by them that samples are matched
+            summary = replace(summary, inputs=tuple(loaded.inputs))
         if loaded and not loaded.architecture:  # sorting the weights of a large one takes longer than copying it
             with translated("Reading the weights", otherwise=ModelError):
                 digest = fingerprints.of_model(loaded.weights())
@@ -185,6 +187,14 @@ def run(arguments: Json, progress: Progress) -> Json:
     if again:
         return {**_interface(loaded), "draws": numbers}
     return _handed_over({**described, "draws": numbers, "findings": _plain_findings(loaded.findings)})
+
+
+def fit(arguments: Json, progress: Progress) -> Json:
+    """``{path, specs}`` → ``{inputs, findings}``: a person's samples for these inputs; BadSamples where they do not
+    fit. No model is opened."""
+    progress("reading the samples")
+    samples = open_samples(Path(arguments["path"]), [TensorSpec.from_json(spec) for spec in arguments["specs"]])
+    return {"inputs": told(samples.arrays), "findings": _plain_findings(samples.findings)}
 
 
 def hand_over(arguments: Json, progress: Progress) -> Json:
@@ -314,6 +324,7 @@ STEPS: dict[str, Callable[[Json, Progress], Json]] = {
     "measure": measure,
     "alike": alike,
     "run": run,
+    "fit": fit,
     "hand_over": hand_over,
     "signatures": signatures,
     "sample": sample,

@@ -34,6 +34,7 @@ from models_app.models import (
     Conversion,
     Measurement,
     ModelVersion,
+    Samples,
     Tag,
     Upload,
     WorkerNode,
@@ -44,12 +45,13 @@ from models_app.models.measurements import variants_of
 from models_app.models.quarantine import Cause, put_in_quarantine
 from worker import archive, formats, options
 from worker.celery import app
-from worker.errors import Canceled, LarderError, SandboxError, SandboxMissing, VerificationError, WorkerLost
+from worker.errors import BadSamples, Canceled, LarderError, SandboxError, SandboxMissing, VerificationError, WorkerLost
 from worker.heartbeat import Heartbeat
 from worker.report import Report, Verdict
 from worker.sandbox.limits import Limits
 
 if TYPE_CHECKING:
+    from worker.fitting import Fit
     from worker.measuring import Table, Variant
     from worker.pipeline import Inspection, Result
 
@@ -66,6 +68,9 @@ QUEUED_AGAIN: dict[str, Any] = {
     "stages": [],
     "dispatched_at": None,
 }
+
+
+Row = Conversion | ModelVersion | Measurement | Samples
 
 
 class LostLease(Exception):
@@ -104,7 +109,7 @@ class Hold:
         self.rows().update(attempt=F("attempt") - 1, **back)
 
 
-def dispatch(task: Any, row: Conversion | ModelVersion | Measurement) -> None:
+def dispatch(task: Any, row: Row) -> None:
     """Tell a worker that there is work. Without a broker nothing is lost: the reconciler tells again."""
     type(row).objects.filter(pk=row.pk).update(dispatched_at=timezone.now())
     try:
@@ -117,6 +122,12 @@ def dispatch(task: Any, row: Conversion | ModelVersion | Measurement) -> None:
 def inspect_version(pk: str) -> None:
     """Have a job read the uploaded file's structure, and keep its Summary or its error."""
     _take(ModelVersion.objects, int(pk), ("model__team",), _inspect, _mark_unreadable)
+
+
+@app.task(name="worker.fit_samples")
+def fit_samples(pk: str) -> None:
+    """Have a job read the samples against what the version takes, and keep what it found, or what does not fit."""
+    _take(Samples.objects, int(pk), ("version__model__team",), _fit_samples, _mark_unfit)
 
 
 @app.task(name="worker.convert")
@@ -140,13 +151,23 @@ def reconcile() -> None:
         _recover_conversion(conversion)
     for measurement in Measurement.objects.lost().select_related("version__model__team"):
         _recover(measurement, _mark_unmeasured)
-    for version in ModelVersion.objects.overdue()[:100]:
-        dispatch(inspect_version, version)
-    for conversion in Conversion.objects.overdue()[:100]:
-        dispatch(convert, conversion)
-    for measurement in Measurement.objects.overdue()[:100]:
-        dispatch(measure, measurement)
+    for samples in Samples.objects.lost().select_related("version__model__team"):
+        _recover(samples, _mark_unfit)
+    _tell_again()
     _sweep()
+
+
+def _tell_again() -> None:
+    """Tell workers of what nobody holds, and nobody was told of lately."""
+    told: list[tuple[Any, Any]] = [
+        (inspect_version, ModelVersion),
+        (convert, Conversion),
+        (measure, Measurement),
+        (fit_samples, Samples),
+    ]
+    for task, table in told:
+        for row in table.objects.overdue()[:100]:
+            dispatch(task, row)
 
 
 def _take(
@@ -242,6 +263,7 @@ def _mark_inspected(hold: Hold, version: ModelVersion, seen: Inspection) -> None
         _mark_unreadable(publish, version, seen.error)
         return
     publish(state=ModelVersion.State.INSPECTED)
+    transaction.on_commit(lambda: _tell_of_samples(version))
     record(SYSTEM, Tag.VERSION_INSPECTED, version.team, version, findings=[item.code for item in together])
 
 
@@ -249,6 +271,46 @@ def _mark_inspected(hold: Hold, version: ModelVersion, seen: Inspection) -> None
 def _mark_unreadable(publish: Callable[..., None], version: ModelVersion, error: LarderError) -> None:
     publish(state=ModelVersion.State.UNREADABLE, error=error.to_json())
     record(SYSTEM, Tag.VERSION_UNREADABLE, version.team, version, code=error.code, message=error.message)
+
+
+def _tell_of_samples(version: ModelVersion) -> None:
+    """Those that were given while nobody knew what the model takes."""
+    for samples in Samples.objects.waiting().filter(version=version):
+        dispatch(fit_samples, samples)
+
+
+def _fit_samples(hold: Hold, samples: Samples, folder: Path) -> None:
+    from worker import fitting, runtime
+
+    inputs = samples.version.summary.inputs
+    if not inputs:
+        hold.publish(state=Samples.State.UNKNOWN)
+        return
+    link = _link_to(samples, folder)
+    try:
+        found = fitting.fit(runtime.zygote(), link, inputs, folder, _limits(), canceled=hold.canceled)
+    except SandboxMissing:  # the samples are not at fault
+        hold.put_back()
+    else:
+        _mark_fit(hold, samples, found)
+
+
+@transaction.atomic
+def _mark_fit(hold: Hold, samples: Samples, found: Fit) -> None:
+    hold.publish(state=Samples.State.FITS, fit_data=found.to_json())
+    said = {"name": samples.name, "sha256": samples.sha256, "inputs": [item.said for item in found.inputs]}
+    record(SYSTEM, Tag.SAMPLES_FIT, samples.team, samples.version, **said)
+
+
+@transaction.atomic
+def _mark_unfit(publish: Callable[..., None], samples: Samples, error: LarderError) -> None:
+    """They do not fit; or it could not be found out, which is not held against them."""
+    if not isinstance(error, BadSamples):
+        publish(state=Samples.State.UNKNOWN, error=error.to_json())
+        return
+    publish(state=Samples.State.UNFIT, error=error.to_json())
+    said = {"name": samples.name, "sha256": samples.sha256, "message": error.message}
+    record(SYSTEM, Tag.SAMPLES_UNFIT, samples.team, samples.version, **said)
 
 
 def _convert(hold: Hold, conversion: Conversion, folder: Path) -> None:
@@ -265,20 +327,18 @@ def _convert(hold: Hold, conversion: Conversion, folder: Path) -> None:
         conversion.options,
         folder,
         _limits(),
-        samples=_samples(conversion, folder),
+        samples=_link_to(conversion.samples, folder) if conversion.samples else None,
         stage=_stages(hold),
         canceled=hold.canceled,
     )
     _keep(hold, conversion, result)
 
 
-def _samples(conversion: Conversion, folder: Path) -> Path | None:
+def _link_to(samples: Samples, folder: Path) -> Path:
     """A link to the samples under the name that people gave them, which is what messages say."""
-    if conversion.samples is None:
-        return None
-    link = folder / "samples" / conversion.samples.name.rpartition("/")[2][:60]  # four bytes each at most
+    link = folder / "samples" / samples.name.rpartition("/")[2][:60]  # four bytes each at most
     link.parent.mkdir(mode=0o700)
-    link.symlink_to(storage.path_of(conversion.samples.sha256))
+    link.symlink_to(storage.path_of(samples.sha256))
     return link
 
 
@@ -420,7 +480,7 @@ def _recover_conversion(conversion: Conversion) -> None:
         _recover(conversion, _fail)
 
 
-def _recover(row: Conversion | ModelVersion | Measurement, fail: Callable[..., None]) -> None:
+def _recover(row: Row, fail: Callable[..., None]) -> None:
     """Leave a row whose worker is gone to the next one, or give it up after the last attempt."""
     same = _still_lost(row)
     if row.attempt < settings.MAX_ATTEMPTS:
@@ -430,7 +490,7 @@ def _recover(row: Conversion | ModelVersion | Measurement, fail: Callable[..., N
             fail(Hold(lambda: same).publish, row, WorkerLost(attempts=row.attempt))
 
 
-def _still_lost(row: Conversion | ModelVersion | Measurement) -> Any:
+def _still_lost(row: Row) -> Any:
     """The row as long as its worker is silent and nobody else has taken it."""
     rows: Any = type(row).objects
     return rows.lost().filter(pk=row.pk, lease_token=row.lease_token)

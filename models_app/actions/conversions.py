@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from models_app.actions.quarantine import check_handed_out
 from models_app.models import Actor, Conversion, ModelVersion, Samples, Tag, record
-from models_app.models.samples import samples_of
+from models_app.models.samples import samples_in_use
 from worker import pipeline, routes, tasks
 from worker.errors import LarderError, StateError, from_json
 from worker.options import SIGNATURE
@@ -39,7 +39,7 @@ def request_conversion(
         chosen = pipeline.check_options(target, options or {}, found, summary)
         meant = summary.of_signature(chosen.get(SIGNATURE, ""))
         routes.find_route(found, target, meant, settings.JOB_MEMORY_BYTES)
-    samples = None if SIGNATURE in chosen else samples_of(version)  # they are inputs of the usual signature
+    samples = None if SIGNATURE in chosen else samples_in_use(version)  # they are inputs of the usual signature
     key = _options_key(chosen, samples)
     wanted = {"target": target, "options": chosen, "options_key": key, "samples": samples}
     return _asked_already(version, target, key) or _create(actor, version, wanted)

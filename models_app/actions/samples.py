@@ -16,6 +16,7 @@ from models_app import storage
 from models_app.actions.uploads import clean_name, refusals
 from models_app.models import Actor, ModelVersion, Samples, Tag, record
 from models_app.models.samples import samples_of
+from worker import tasks
 from worker.errors import EmptyFile, StateError
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 def give_samples(actor: Actor, version: ModelVersion, files: Sequence[File]) -> Samples:
     """Keep the files, several as one archive, as the samples of the version, in place of those that it has.
 
-    They are not looked into here: whether they fit, the next conversion says. A refusal is an UploadError and stands in
-    the history.
+    They are not looked into here: whether they fit, a worker says as soon as the version is inspected. A refusal is an
+    UploadError and stands in the history.
     """
     name = _label(files)
     with refusals(actor, version.team, name):
@@ -34,12 +35,13 @@ def give_samples(actor: Actor, version: ModelVersion, files: Sequence[File]) -> 
         stored = _store(files, name)
     with transaction.atomic():
         replaced = _locked_current(version)
-        if replaced and replaced.sha256 == stored.sha256:
+        if replaced and replaced.sha256 == stored.sha256 and replaced.state != Samples.State.UNKNOWN:
             return replaced
         _end(replaced)
         given = version.samples.create(name=name, sha256=stored.sha256, size=stored.size, given_by=actor.person)
         said = {"name": name, "sha256": stored.sha256, "size": stored.size}
         record(actor, Tag.SAMPLES_GIVEN, version.team, version, **said, replaced=replaced.sha256 if replaced else None)
+        transaction.on_commit(lambda: tasks.dispatch(tasks.fit_samples, given))
     return given
 
 

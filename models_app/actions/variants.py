@@ -8,7 +8,7 @@ from django.db.models import Q
 from models_app.actions.conversions import request_conversion
 from models_app.models import Actor, Conversion, Measurement, ModelVersion, Tag, record
 from models_app.models.measurements import can_be_measured, variants_of
-from models_app.models.samples import samples_of
+from models_app.models.samples import samples_in_use
 from worker import formats, tasks
 from worker.errors import StateError
 from worker.options import SIGNATURE
@@ -42,7 +42,7 @@ def request_missing_precisions(actor: Actor, version: ModelVersion) -> list[Conv
 def missing_precisions(version: ModelVersion) -> list[str]:
     """Those of TensorFlow Lite that nobody has asked for on the samples that the version has now. One that has failed
     was asked for: it would fail again."""
-    samples = samples_of(version)
+    samples = samples_in_use(version)
     same = Q(samples__sha256=samples.sha256) if samples else Q(samples=None)
     asked = version.conversions.filter(same, target=TFLITE).exclude(options__has_key=SIGNATURE)
     asked = asked.filter(Q(options__keep_float="") | ~Q(options__has_key="keep_float"))  # those are no plain ones

@@ -28,6 +28,8 @@ class Tag(models.TextChoices):
     VERSION_INSPECTED = "version:inspected", "inspected"
     VERSION_UNREADABLE = "version:unreadable", "could not load"
     SAMPLES_GIVEN = "samples:given", "gave samples for"
+    SAMPLES_FIT = "samples:fit", "found fitting the samples of"
+    SAMPLES_UNFIT = "samples:unfit", "found unfit the samples of"
     SAMPLES_REMOVED = "samples:removed", "removed the samples of"
     UPLOAD_REFUSED = "upload:refused", "had an upload refused"
     CONVERSION_REQUESTED = "conversion:requested", "asked to convert"

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from models_app.actions import catalog
-from models_app.models import Artifact, AuditEvent, Conversion, ModelVersion, RegisteredModel, Team, WorkerNode
+from models_app.models import Artifact, AuditEvent, Conversion, ModelVersion, RegisteredModel, Samples, Team, WorkerNode
 from models_app.models.quarantine import handed_out
 from models_app.models.samples import samples_of
 from models_app.views.access import Request, actor, may, team_or_404
@@ -123,8 +123,9 @@ def version(request: Request, team: str, model: str, number: int) -> HttpRespons
 def _version_context(version: ModelVersion) -> dict[str, Any]:
     source = version.source
     offers, files = offer_rows(version), file_rows(version)
-    waiting = version.state == ModelVersion.State.WAITING
-    busy = waiting or Conversion.objects.unfinished().filter(version=version).exists()
+    waiting, samples = version.state == ModelVersion.State.WAITING, samples_of(version)
+    looking = samples is not None and samples.state == Samples.State.WAITING and not version.error
+    busy = waiting or looking or Conversion.objects.unfinished().filter(version=version).exists()
     shown = variants(version, offers)
     measuring = bool(shown and shown["waiting"])
     return {
@@ -144,7 +145,7 @@ def _version_context(version: ModelVersion) -> dict[str, Any]:
         "alarming": [finding for finding in version.findings if finding.severity != Severity.NOTE],
         "error": version.error,
         "events": _events(version),
-        "samples": samples_of(version),
+        "samples": samples,
         "variants": shown,
         "max_samples": settings.MAX_SAMPLES_BYTES,
         "share_choices": SHARE_CHOICES,

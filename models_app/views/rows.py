@@ -12,7 +12,7 @@ from django.db.models import Count, Prefetch, Q
 from models_app.forms import LASTS
 from models_app.models import Artifact, Conversion, ModelVersion, Quarantine, RegisteredModel, Samples
 from models_app.models.quarantine import handed_out, look_up_stays
-from models_app.models.samples import samples_of
+from models_app.models.samples import samples_in_use
 from worker import formats, routes
 from worker.errors import BadSamples
 from worker.formats._format import Format, Option
@@ -257,7 +257,7 @@ def offer_rows(version: ModelVersion) -> list[OfferRow]:
     for conversion in conversions:
         asked.setdefault(conversion.target, []).append(conversion)
     offers = routes.offers(version.source.format, version.summary, settings.JOB_MEMORY_BYTES)
-    keras, samples = version.summary.producer.get("keras", ""), samples_of(version)
+    keras, samples = version.summary.producer.get("keras", ""), samples_in_use(version)
     rows = [_offer_row(offer, asked.get(offer.format.slug, []), keras, samples) for offer in offers]
     return sorted(rows, key=lambda row: row.state == "impossible")
 

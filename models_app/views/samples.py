@@ -40,7 +40,7 @@ def _give(request: Request, version: ModelVersion) -> HttpResponse:
         if not form.is_valid():
             raise UploadError(reason="no file was chosen")
         given = samples.give_samples(actor(request), version, form.cleaned_data["files"])
-        messages.success(request, f"Conversions from now on are compared on {given.name}.")
+        messages.success(request, f"{given.name} is kept. Whether it fits the model is said below.")
     return _back(version)
 
 

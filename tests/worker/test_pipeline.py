@@ -31,7 +31,7 @@ from worker.errors import (
     WeightsMismatch,
     from_json,
 )
-from worker.formats._format import Converter, LayerRow, Tolerance
+from worker.formats._format import Converter, LayerRow, Loaded, TensorSpec, Tolerance
 from worker.pipeline import Result, Source
 from worker.report import Check, Verdict
 from worker.sandbox.limits import Limits
@@ -385,6 +385,20 @@ def test_inspecting(tmp_path: Path) -> None:
     assert seen.summary.traits == {"keras-config", "weights"}
     assert [finding.code for finding in seen.findings] == ["toy-loaded"]
     assert seen.error is None
+
+
+def test_what_the_layers_imply_is_kept_with_the_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is by these inputs that samples are matched, also before any conversion."""
+    word = TensorSpec("word", (None, 4), "int32", limit=50)
+    opened = copying_inputs(word)
+    toy_formats.install(monkeypatch, {"a": toy("A", load=opened)})
+    seen = pipeline.inspect(LocalJobs(), write(tmp_path / "m"), "a", _folder(tmp_path), Limits())
+    assert seen.summary.inputs == (word,)
+
+
+def copying_inputs(*inputs: TensorSpec) -> Callable[[Path, Path], Loaded]:
+    """A loader that finds these inputs."""
+    return lambda path, scratch: replace(toy_formats.load(path, scratch), inputs=inputs)
 
 
 def test_a_model_that_does_not_load_keeps_its_summary(tmp_path: Path) -> None:

@@ -201,6 +201,21 @@ class _Reader:
         raise BadSamples(name=self.file, problem=problem)
 
 
+def told(arrays: Arrays) -> list[dict[str, Any]]:
+    """What was read, for each input: name, shape, dtype and between which of its finite numbers it lies. JSON."""
+    return [{"name": name, "shape": list(array.shape), **_range(array)} for name, array in arrays.items()]
+
+
+def _range(array: Array) -> dict[str, Any]:
+    import numpy as np
+
+    if array.dtype.kind not in "iufb":
+        return {"dtype": "string", "low": None, "high": None, "finite": True}
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
+    return {"dtype": array.dtype.name, "low": low, "high": high, "finite": finite.size == array.size}
+
+
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, order and dtype of a stored array."""
     import numpy as np
