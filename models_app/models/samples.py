@@ -61,7 +61,7 @@ class Samples(Leased):
     waiting  a worker has yet to look, once the version is inspected, or holds the lease and does
     fits     ``fit_data`` says what each input is given (worker.fitting.Fit)
     unfit    ``error`` says what does not fit; no conversion is made with them
-    unknown  nobody knows what the model takes, or ``error`` says why it could not be found out; the next conversion tells
+    unknown  nobody knows what the model takes, or ``error`` says why it could not be found out
 
     waiting → fits | unfit | unknown, by a conditional UPDATE fenced by the lease's token.
     """

@@ -14,7 +14,7 @@ import pytest
 from tests.formats import models
 from worker import pipeline
 from worker.errors import BadOption
-from worker.formats import get, saved_model
+from worker.formats import _tflite_float, get, saved_model
 from worker.formats._format import Hop
 from worker.formats._likeness import Likeness, Measured
 from worker.formats._tflite_alike import alike
@@ -346,3 +346,31 @@ def test_layers_that_cannot_stay_are_refused(
 ) -> None:
     with pytest.raises(BadOption, match=said):
         written(conv["source"], tmp_path, precision=precision, keep_float=wish)
+
+
+def about_kept(hop: Hop) -> dict[str, dict[str, Any]]:
+    return {item.code: item.data for item in hop.findings if item.code.startswith("kept-float")}
+
+
+def test_layers_that_win_nothing_say_so(conv: dict[str, Path], tmp_path: Path) -> None:
+    """Sixteen bits lose so little that the QUANTIZE before such a layer takes what it wins."""
+    result, hop = written(conv["source"], tmp_path, precision="int16x8", keep_float="pooled")
+    said = about_kept(hop)["kept-float-wins-nothing"]
+    assert said["kept"] > 0.95 * said["plain"] > 0
+    assert said["names"] == "pooled"
+    assert (said["rows"], said["size"]) == (24, result.stat().st_size)
+    assert said["plain_size"] == conv["int16x8"].stat().st_size
+
+
+def test_layers_that_win_something_do_not(conv: dict[str, Path], tmp_path: Path) -> None:
+    _, hop = written(conv["source"], tmp_path, precision="int8", keep_float="99")
+    assert about_kept(hop).keys() == {"kept-float"}
+
+
+def test_where_no_layer_loses_anything_none_is_kept(
+    conv: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tflite_float, "_losses", lambda *of: {})
+    _, hop = written(conv["source"], tmp_path, precision="int8", keep_float="3")
+    assert about_kept(hop)["kept-float-none"]["plain"] > 0
+    assert "kept-float" not in about_kept(hop)

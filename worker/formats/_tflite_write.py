@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,19 @@ KEPT_FLOAT = declare(
     Severity.NOTE,
     "As it was asked for, these layers stay in float32: {names}.",
 )
+KEPT_IN_VAIN = declare(
+    "kept-float-wins-nothing",
+    Severity.WARNING,
+    "Keeping layers in float32 ({names}) wins next to nothing: on {rows} rows of those that ranges were measured on,"
+    " the result lies {kept:.2g} of an output's largest value from float32, and {plain:.2g} with no layer kept. The"
+    " file has {size:,} bytes instead of {plain_size:,}. Keep other layers, or none.",
+)
+KEPT_NONE = declare(
+    "kept-float-none",
+    Severity.WARNING,
+    "No layer stays in float32: none of them adds anything to the difference on the rows that were tried, which is"
+    " {plain:.2g} of an output's largest value on {rows} of them.",
+)
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 OPERATIONS = {
     "int8": "TFLITE_BUILTINS_INT8",
@@ -63,6 +77,8 @@ OPERATIONS = {
 }
 CALIBRATED = tuple(OPERATIONS)
 ROWS = 24  # of made-up calibration data
+COMPARED = 24  # rows on which it is seen what layers in float32 win
+WON = 0.95  # of the difference: where more than that is left, next to nothing was won
 MOST_ROWS = 200  # of people's samples
 # Operations that neither TensorFlow Lite nor its Flex delegate has, seen in the graph before the converter starts
 NEVER = re.compile(r"^(MaxPool3D|AvgPool3D|MaxPool3DGrad|PyFunc|EagerPyFunc|XlaCallModule)$")
@@ -153,9 +169,37 @@ class _Job:
             problem = f"it is for {' and '.join(CALIBRATED)}; in {self.precision} all layers compute in float32"
             raise BadOption(option=_tflite_float.OPTION, target=LABEL, problem=problem)
         fine = replace(self, precision="float32", hop=replace(self.hop, findings=[])).convert()
-        content, names = _tflite_float.kept(fine, content, wish, self._calibration())
-        self.hop.add(KEPT_FLOAT(names=", ".join(names)))
-        return content
+        rows = self._calibration()
+        mixed, names = _tflite_float.kept(fine, content, wish, rows)
+        self._say_kept(names, {"fine": fine, "plain": content, "kept": mixed}, rows[:COMPARED])
+        return mixed
+
+    def _say_kept(self, names: list[str], files: dict[str, bytes], rows: list[Arrays]) -> None:
+        """Which layers were kept, and what for: how far the results with and without them lie from float32."""
+        said = ", ".join(names)
+        if names:
+            self.hop.add(KEPT_FLOAT(names=said))
+        gaps = self._gaps(files, rows)
+        if not gaps:
+            return
+        plain, kept = gaps
+        sizes = {"size": len(files["kept"]), "plain_size": len(files["plain"])}
+        if not names:
+            self.hop.add(KEPT_NONE(plain=plain, rows=len(rows)))
+        elif kept > WON * plain:
+            self.hop.add(KEPT_IN_VAIN(names=said, rows=len(rows), kept=kept, plain=plain, **sizes))
+
+    def _gaps(self, files: dict[str, bytes], rows: list[Arrays]) -> tuple[float, float] | None:
+        """How far the two lie from float32; None where one of them does not run, as a kernel may lack a precision."""
+        answers = {}
+        try:
+            for name, content in files.items():
+                path = self.hop.scratch / f"beside-{name}.tflite"
+                path.write_bytes(content)
+                answers[name] = list(map(_tflite_run.load(path).run, rows))
+        except ModelError:
+            return None
+        return _gap(answers["fine"], answers["plain"]), _gap(answers["fine"], answers["kept"])
 
     def _for_one(self, operation: str) -> bytes:
         try:
@@ -252,6 +296,17 @@ class _Job:
         if any(first[name].tobytes() != second[name].tobytes() for name in first):
             problem = "two runs of the result on one input do not agree"
             raise ConverterFailed(target=LABEL, doing="Converting to TensorFlow Lite", problem=problem)
+
+
+def _gap(fine: Sequence[Arrays], other: Sequence[Arrays]) -> float:
+    """The largest difference of any value, relative to the largest value of its output."""
+    import numpy as np
+
+    worst = 0.0
+    for name in fine[0]:
+        one, two = (np.stack([np.asarray(row[name], "float64") for row in rows]) for rows in (fine, other))
+        worst = max(worst, float(np.abs(one - two).max() / (np.abs(one).max() or 1.0)))
+    return worst
 
 
 def _converted(converter: Any) -> bytes:
