@@ -92,9 +92,13 @@ def fit(
     limits: Limits,
     canceled: Callable[[], bool] = never,
 ) -> Fit:
-    """How the samples fit these inputs of a model; BadSamples says what does not, and whatever else a job ends with."""
+    """How the samples fit these inputs of a model; BadSamples says what does not, and whatever else a job ends with.
+
+    The job has a folder of its own below ``folder``, which may hold a link to the samples."""
+    own = folder / "fit"
+    own.mkdir(mode=0o700)
     arguments = {"path": str(samples), "specs": [asdict(spec) for spec in inputs]}
-    answer = zygote.run("fit", arguments, read=[samples], folder=folder, limits=limits, canceled=canceled).value
+    answer = zygote.run("fit", arguments, read=[samples], folder=own, limits=limits, canceled=canceled).value
     with sense():
         return Fit.from_json(answer)
 

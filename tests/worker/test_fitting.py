@@ -16,6 +16,7 @@ from worker import fitting
 from worker.errors import BadSamples, NoResult
 from worker.fitting import Fit, Given
 from worker.formats._format import TensorSpec
+from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
 
 X = TensorSpec("x", (None, 2), "float32")
@@ -36,6 +37,17 @@ def test_it_works(tmp_path: Path) -> None:
     assert (found.rows, found.inputs[0].said) == (2, "x, 2×2 of float32, -1.5 to 3")
     assert Fit.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert jobs.asked == [("fit", ["soup.npz"])]  # and no model
+
+
+def test_in_a_real_job(zygote: Zygote, tmp_path: Path) -> None:
+    """By the link that the worker makes, so that messages call the samples as people do."""
+    stored, work = tmp_path / "3f9a", tmp_path / "work"
+    with stored.open("wb") as file:
+        np.savez(file, x=np.ones((3, 2)))
+    (work / "samples").mkdir(parents=True)
+    link = work / "samples" / "soup.npz"
+    link.symlink_to(stored)
+    assert fitting.fit(zygote, link, (X,), work, Limits()).rows == 3
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
