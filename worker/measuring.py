@@ -87,6 +87,7 @@ class Row:
     verdict: str | None
     problem: str
     front: bool = False
+    released_by: tuple[str, ...] = ()  # out of quarantine; filled in by whoever keeps files
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ def refusal(artifact: Artifact, cause: Cause) -> Quarantined:
 
 def mark(artifact: Artifact) -> dict[str, Any]:
     """What the history says of a file that was let out of quarantine, each time that it goes anywhere."""
-    releases = artifact.releases
-    return {"released_from_quarantine_by": [str(stay.released_by) for stay in releases]} if releases else {}
+    return {"released_from_quarantine_by": artifact.released_by} if artifact.releases else {}
 
 
 def put_altered(artifact: Artifact) -> None:

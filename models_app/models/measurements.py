@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -118,5 +119,10 @@ def can_be_measured(pairs: Iterable[Pair]) -> bool:
 
 
 def rows_of(measurement: Measurement | None) -> list[dict[str, Any]]:
-    """The rows of its table."""
-    return list(measurement.table["rows"]) if measurement and measurement.table else []
+    """The rows of its table, each with the mark that its file has now: who let it out of quarantine."""
+    if not (measurement and measurement.table):
+        return []
+    marks: defaultdict[str, list[str]] = defaultdict(list)
+    for artifact in measurement.version.artifacts.prefetch_related("quarantines__released_by"):
+        marks[artifact.sha256] += artifact.released_by
+    return [{**row, "released_by": marks[row["sha256"]]} for row in measurement.table["rows"]]

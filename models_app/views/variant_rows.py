@@ -36,6 +36,7 @@ class VariantRow:
     front: bool
     runtime: str
     problem: str
+    released_by: str  # who let it out of quarantine, or ""
 
 
 def variants(version: ModelVersion, offers: Sequence[OfferRow]) -> dict[str, Any] | None:
@@ -97,7 +98,7 @@ def document(version: ModelVersion) -> dict[str, Any]:
         "error": latest.error["message"] if latest and latest.error else None,
         "asked_by": str(shown.asked_by) if shown else None,
         "measured_at": shown.finished_at.isoformat() if shown and shown.finished_at else None,
-        "table": shown.table if shown else None,
+        "table": {**shown.table, "rows": rows_of(shown)} if shown and shown.table else None,
     }
 
 
@@ -121,4 +122,5 @@ def _row(row: Mapping[str, Any], base: int) -> VariantRow:
         front=row["front"],
         runtime=row["runtime"],
         problem=row["problem"],
+        released_by=", ".join(dict.fromkeys(row["released_by"])),
     )

@@ -253,6 +253,18 @@ def test_files_in_quarantine_are_left_out(
     assert [artifact.format for artifact, _ in variants_of(version)] == ["keras", "h5"]
 
 
+def test_a_released_file_carries_its_mark(
+    version: ModelVersion, as_alice: Client, as_vera: Client, alice: User, bench: Bench, engine: FakeEngine
+) -> None:
+    """Also in a table that was measured before or after, and in its JSON."""
+    kept = convert_as(engine, version, alice, Verdict.DIFFERS)[1]
+    reason = {"reason": "The head that differs is not used."}
+    as_alice.post(f"/files/{kept.pk}/quarantine/release/", reason)
+    run(request_measurement(Actor.of(alice), version))
+    assert "Differs Released by alice" in page(as_vera, version)
+    assert [row["released_by"] for row in read(as_vera)["table"]["rows"]] == [[], ["alice"]]
+
+
 def test_files_of_another_signature_are_left_out(made: Conversion, version: ModelVersion) -> None:
     Conversion.objects.update(options={"signature": "train"})
     assert [artifact.format for artifact, _ in variants_of(version)] == ["keras"]
