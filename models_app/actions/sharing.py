@@ -20,8 +20,8 @@ LONGEST = timedelta(days=90)
 @transaction.atomic
 def create_share_link(actor: Actor, artifact: Artifact, lasts: timedelta) -> tuple[ShareLink, str]:
     """A link that ends after ``lasts``, and its token, which is kept nowhere and cannot be shown again."""
-    if not artifact.is_shareable:
-        raise UnsafeContent(name=artifact.name, reason="a pickle runs code when it is opened, so it cannot be shared")
+    if why := artifact.why_not_shared:
+        raise UnsafeContent(name=artifact.name, reason=why)
     check_handed_out(artifact)
     token = secrets.token_urlsafe(32)
     ends = timezone.now() + min(lasts, LONGEST)

@@ -13,6 +13,7 @@ from django.urls import reverse
 from models_app.models.fields import PlainJSONField
 from models_app.models.leases import Leased, expired, new_lease, untold
 from models_app.models.teams import Team
+from worker.errors import Forbidden, UnsafeContent, from_json
 from worker.formats._format import Summary
 from worker.report import Finding, findings_from_json
 
@@ -141,6 +142,11 @@ class ModelVersion(Leased):
         return findings_from_json(self.findings_data)
 
     @property
+    def is_harmful(self) -> bool:
+        """Was it refused for what opening or running it would do?"""
+        return self.error is not None and isinstance(from_json(self.error), UnsafeContent | Forbidden)
+
+    @property
     def source(self) -> Artifact:
         """The file as it was uploaded."""
         return self.artifacts.get(origin=Artifact.Origin.UPLOADED)
@@ -204,9 +210,22 @@ class Artifact(models.Model):
         return [stay for stay in self.quarantines.all() if stay.released_at is not None]
 
     @property
+    def released_by(self) -> list[str]:
+        """Who let it out, oldest first."""
+        return [str(stay.released_by) for stay in self.releases]
+
+    @property
     def is_shareable(self) -> bool:
-        """Pickles stay in the team: whoever opens one runs what is in it."""
-        return self.format not in ("pickle", "json_pickle")
+        return not self.why_not_shared
+
+    @property
+    def why_not_shared(self) -> str:
+        """Why it stays in the team, whoever may share: opening it anywhere else could do harm; "" where it may go."""
+        if self.format in ("pickle", "json_pickle"):
+            return "a pickle runs code when it is opened, so it cannot be shared"
+        if self.origin == self.Origin.UPLOADED and self.version.is_harmful:
+            return "Larder refused to open it, so it cannot be shared"
+        return ""
 
     @property
     def download_url(self) -> str:

@@ -19,6 +19,7 @@ from models_app.models.quarantine import handed_out
 from models_app.models.samples import samples_of
 from models_app.views.access import Request, actor, may, team_or_404
 from models_app.views.downloads import send
+from models_app.views.refused import instead
 from models_app.views.rows import (
     SHARE_CHOICES,
     by_severity,
@@ -144,6 +145,7 @@ def _version_context(version: ModelVersion) -> dict[str, Any]:
         "findings": by_severity(version.findings),
         "alarming": [finding for finding in version.findings if finding.severity != Severity.NOTE],
         "error": version.error,
+        "instead": instead(version),
         "events": _events(version),
         "samples": samples,
         "variants": shown,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db.models import Count, Prefetch, Q
@@ -75,6 +76,7 @@ class FileRow:
     checksum_line: str
     shareable: bool
     quarantine: Quarantine | None  # what keeps it from being handed out; maybe of another file with the same bytes
+    made_on: str = ""  # what its conversion was compared and calibrated on, where another file has the same name
 
     @property
     def snippet_title(self) -> str:
@@ -195,10 +197,23 @@ def _model_row(model: RegisteredModel, row: VersionRow | None) -> ModelRow:
 
 
 def file_rows(version: ModelVersion) -> list[FileRow]:
-    by_artifact = {conversion.artifact_id: conversion for conversion in version.conversions.exclude(artifact=None)}
+    by_artifact = {
+        conversion.artifact_id: conversion
+        for conversion in version.conversions.exclude(artifact=None).select_related("samples")
+    }
     artifacts = list(version.artifacts.select_related("version__model__team").prefetch_related(STAYS))
     look_up_stays(version.team, artifacts)
-    return [file_row(artifact, by_artifact.get(artifact.pk)) for artifact in artifacts]
+    counted = Counter(artifact.name for artifact in artifacts)
+    rows = [file_row(artifact, by_artifact.get(artifact.pk)) for artifact in artifacts]
+    return [replace(row, made_on=made_on(row.conversion)) if counted[row.artifact.name] > 1 else row for row in rows]
+
+
+def made_on(conversion: Conversion | None) -> str:
+    """``on the samples soup.npz (a1b2c3d4)``: which inputs a result was compared and calibrated on."""
+    if conversion is None:
+        return ""
+    samples = conversion.samples
+    return f"on the samples {samples.name} ({samples.sha256[:8]})" if samples else "on inputs that Larder made up"
 
 
 def file_row(artifact: Artifact, conversion: Conversion | None) -> FileRow:
@@ -221,7 +236,10 @@ def verdict(conversion: Conversion | None) -> str:
 
 
 def snippet(artifact: Artifact, conversion: Conversion | None) -> str:
-    """The code that loads the file once it lies next to a fresh interpreter, with what it was tested with here."""
+    """The code that loads the file once it lies next to a fresh interpreter, with what it was tested with here; "" for
+    a file of which Larder knows none, or that it could not load."""
+    if artifact.origin == Artifact.Origin.UPLOADED and artifact.version.error:
+        return ""  # it did not load here
     found = format_of(artifact.format)
     name = json.dumps(artifact.name, ensure_ascii=False)  # people run this, and somebody else chose the name
     report = conversion.report if conversion else None

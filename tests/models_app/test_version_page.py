@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
-from models_app.models import Artifact, Conversion, ModelVersion, WorkerNode
+from models_app.actions.samples import give_samples
+from models_app.actions.sharing import create_share_link
+from models_app.models import Actor, Artifact, Conversion, ModelVersion, WorkerNode
 from models_app.views import rows
-from tests.models_app.conftest import a_report, request_conversion
-from worker import formats
-from worker.errors import CustomCode
+from tests.models_app.conftest import LONG, a_report, request_conversion, sha256
+from tests.models_app.engine import FakeEngine, engine
+from worker import formats, tasks
+from worker.errors import CustomCode, Forbidden, LarderError, ModelError, SandboxError, UnsafeContent, classes
 from worker.report import Finding, Severity
+
+__all__ = ["engine"]
 
 State = Conversion.State
 
@@ -233,3 +239,70 @@ def test_history_of_the_version(as_vera: Client, version: ModelVersion, alice: U
     request_conversion(version, alice)
     tags = [event.tag for event in page(as_vera, version).context["events"]]
     assert tags == ["conversion:requested", "version:uploaded"]
+
+
+# Files of one name ------------------------------------------------------------------------------------------------
+
+
+def test_results_of_one_name_say_what_they_were_made_on(
+    as_vera: Client, version: ModelVersion, alice: User, engine: FakeEngine
+) -> None:
+    def make(content: bytes) -> None:
+        engine.result = content
+        tasks.convert(str(request_conversion(version, alice).pk))
+
+    make(b"made up")
+    assert [file.made_on for file in page(as_vera, version).context["files"]] == ["", ""]
+    for content in (b"one", b"two"):
+        give_samples(Actor.of(alice), version, [SimpleUploadedFile("ours.npz", content)])
+        make(content)
+    files = page(as_vera, version).context["files"]
+    assert {file.artifact.name for file in files[1:]} == {"soup-v1.h5"}
+    digests = [sha256(content)[:8] for content in (b"one", b"two")]
+    assert [file.made_on for file in files] == [
+        "",
+        "on inputs that Larder made up",
+        *(f"on the samples ours.npz ({digest})" for digest in digests),
+    ]
+    assert f"on the samples ours.npz ({digests[0]})" in page(as_vera, version).content.decode()
+
+
+# Files that were refused ------------------------------------------------------------------------------------------
+
+
+def refused(version: ModelVersion, error: LarderError) -> None:
+    ModelVersion.objects.update(state=ModelVersion.State.UNREADABLE, error=error.to_json())
+
+
+HARMFUL = UnsafeContent(name="The graph", reason="its operation 'x' (WriteFile) writes files")
+
+
+def test_a_refused_file_is_not_offered_for_loading(
+    as_bob: Client, version: ModelVersion, artifact: Artifact, bob: User
+) -> None:
+    refused(version, HARMFUL)
+    answer = page(as_bob, version)
+    (file,) = answer.context["files"]
+    assert (file.snippet, file.shareable) == ("", False)
+    text = answer.content.decode()
+    assert "Load, check" not in text
+    assert "What you can do instead" in text
+    assert "Do not open it elsewhere" in text
+    assert "Upload another file as the next version" in text
+    artifact.refresh_from_db()
+    with pytest.raises(UnsafeContent, match="Larder refused to open it"):
+        create_share_link(Actor.of(bob), artifact, LONG)
+
+
+@pytest.mark.parametrize("error", [error for error in classes() if issubclass(error, ModelError | SandboxError)])
+def test_every_refusal_comes_with_advice(as_vera: Client, version: ModelVersion, error: type[LarderError]) -> None:
+    refused(version, error())
+    answer = page(as_vera, version)
+    assert answer.context["instead"]
+    assert answer.context["files"][0].shareable is (error is not Forbidden)
+    assert "Upload another file" not in answer.content.decode()  # vera only looks
+
+
+def test_a_model_that_loads_needs_no_advice(as_vera: Client, version: ModelVersion) -> None:
+    assert page(as_vera, version).context["instead"] == ()
+    assert "What you can do instead" not in page(as_vera, version).content.decode()
