@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -41,8 +41,9 @@ class Runtime:
 @dataclass(frozen=True)
 class Turn:
     """One runtime that a result is to be opened in. ``install``: the packages at the versions that are here.
-    ``absent``: why it is not asked, or "". ``own``: does Larder run the format with it anyway, so that what the result
-    showed of itself was shown by this runtime? ``by_node``: is it run by Node?"""
+    ``releases``: the same by name, and Node where that runs it. ``absent``: why it is not asked, or "". ``own``: does
+    Larder run the format with it anyway, so that what the result showed of itself was shown by this runtime?
+    ``by_node``: is it run by Node?"""
 
     runtime: str
     label: str
@@ -51,6 +52,7 @@ class Turn:
     own: bool = False
     absent: str = ""
     by_node: bool = False
+    releases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_asked(self) -> bool:
@@ -124,7 +126,10 @@ def _turn(name: str, item: Runtime, slug: str, size: int) -> Turn:
     pin = "@" if item.by_node else "=="
     install = " ".join(f"{package}{pin}{version}" for package, version in zip(item.packages, versions, strict=False))
     version = versions[0] if versions else ""
-    return Turn(name, item.label, version, install, own and not absent, absent, item.by_node)
+    releases = dict(zip(item.packages, versions, strict=False))
+    if item.by_node and versions:
+        releases["node"] = node.found().release
+    return Turn(name, item.label, version, install, own and not absent, absent, item.by_node, releases)
 
 
 def _here(item: Runtime) -> tuple[list[str], str]:

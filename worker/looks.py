@@ -108,13 +108,15 @@ class Look:
         if not turns or not self.before.values:
             return None
         cells = [self._cell(turn) for turn in turns]
+        for turn, cell in zip(turns, cells, strict=True):
+            if took_part(cell):
+                self.work.versions |= turn.releases
         return loadback_check(cells), loadback_findings(cells)
 
     def _cell(self, turn: loadback.Turn) -> Cell:
-        from worker.verify.loadback import Cell, Outcome, answered, answered_again, refused, unless_few, untold
+        from worker.verify.loadback import answered, answered_again, refused, unless_few, untold
 
-        named = turn.runtime, turn.label, turn.version
-        cell = Cell(*named, Outcome.ABSENT, said=turn.absent, install=turn.install, own=turn.own)
+        cell = not_asked(turn)
         if turn.absent:
             return cell
         if turn.own:
@@ -139,6 +141,21 @@ class Look:
 
     def _job(self, step: str, file: File, wishes: Json, folder: Path) -> Json:
         return ask(self.work, step, file, {**wishes, "inputs": str(self.inputs)}, self.inputs, folder)
+
+
+def not_asked(turn: loadback.Turn) -> Cell:
+    """The cell of a runtime that has not been asked, with the reason where it cannot be."""
+    from worker.verify.loadback import Cell, Outcome
+
+    named = turn.runtime, turn.label, turn.version
+    return Cell(*named, Outcome.ABSENT, said=turn.absent, install=turn.install, own=turn.own)
+
+
+def took_part(cell: Cell) -> bool:
+    """Did this runtime open the result, or refuse to?"""
+    from worker.verify.loadback import Outcome
+
+    return cell.verdict is not Outcome.ABSENT or cell.gap is not None
 
 
 def shown_in(turn: loadback.Turn, work: Work, file: File, question: Json, read: Path) -> Again:

@@ -28,7 +28,7 @@ HOW = f"install Node {OLDEST} or newer and npm, and run scripts/setup"
 
 @dataclass(frozen=True)
 class Node:
-    """How a model is run. ``version``: of TensorFlow.js; ``absent``: why it cannot be, or "".
+    """How a model is run. ``version``: of TensorFlow.js, ``release``: of Node; ``absent``: why it cannot be, or "".
 
     ``command`` is run with the file that says what to run and the number of a descriptor; see ``tfjs/run.js``. It has
     ``environment``, and has to ``read`` these folders beside the system's libraries.
@@ -39,6 +39,7 @@ class Node:
     command: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     read: tuple[Path, ...] = ()
+    release: str = ""
 
 
 def packages() -> Path:
@@ -65,7 +66,7 @@ def found() -> Node:
     environment = {"NODE_PATH": f"{folder}/node_modules", "UV_USE_IO_URING": "0", "OPENSSL_CONF": os.devnull}
     command = (path, *OPTIONS, str(HERE / "run.js"))
     read = (folder, *filter(Path.is_dir, [DEBIAN]))
-    return Node(str(described["version"]), "", command, tuple(environment.items()), read)
+    return Node(str(described["version"]), "", command, tuple(environment.items()), read, release)
 
 
 @cache

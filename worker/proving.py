@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker import formats, routes
+from worker import formats, loadback, routes
 from worker.errors import DiskFull, LarderError, NoResult, NotRunnable, from_json
 from worker.formats._format import Summary, TensorSpec, Tolerance
-from worker.looks import File, Look, ask
+from worker.looks import File, Look, ask, not_asked
 from worker.openings import Openings, Shown
 from worker.report import Finding, Verdict, findings_from_json
 from worker.work import MAX_VALUES, MIB, OF_THE_JOB, STOPPED, Json, Work, sense, take, take_copy, text, whole
@@ -143,7 +143,7 @@ class Proof:
         """Run the result alone, twice, and compare what it shows with what the source showed."""
         from worker import verify
 
-        self.work.stage("running the result")
+        self.work.stage(self._stage())
         refusal = from_json(self.shown["error"]) if self.shown["error"] else None
         given = self.folder / "inputs.npz"
         described = bool(self.shown.get("architecture")) and not os.path.lexists(given)
@@ -165,9 +165,19 @@ class Proof:
     def _unopened(self, answer: Json) -> Judgement:
         """A result of which only the weights can be read here."""
         from worker import verify
+        from worker.verify.loadback import loadback_check
 
         before, after = (verify.Weights.from_json(shown["prints"]) for shown in (self.shown, answer))
-        return verify.not_shown(NotRunnable(problem=str(answer["not_run"])), verify.compare_weights(before, after))
+        weights = verify.compare_weights(before, after)
+        verdict, reason, checks = verify.not_shown(NotRunnable(problem=str(answer["not_run"])), weights)
+        cells = [not_asked(turn) for turn in loadback.runtimes(self.route[-1])]
+        return verdict, reason, (*checks, loadback_check(cells)) if cells and self.looks else checks
+
+    def _stage(self) -> str:
+        """What is done with the result, in a word: not all of them are run."""
+        if formats.get(self.route[-1]).load is None:
+            return "reading the result's weights"
+        return "opening the result" if self.shown["error"] else "running the result"
 
     def _compare(self, path: Path, shown: Shown, inputs: Path | None) -> Judgement:
         """The judgement, then two looks beyond it: where the result parts from the source, and where else it runs."""

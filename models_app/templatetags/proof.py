@@ -20,8 +20,11 @@ CELLS: dict[str, tuple[str, str, str]] = {  # colour, icon, words
     "same": ("good", "check", "Same answers"),
     "differs": ("bad", "cross", "Other answers"),
     "refused": ("warn", "warning", "Does not run"),
-    "absent": ("", "none", "Not tried"),
+    "absent": ("", "none", "Not run here"),
 }
+UNTOLD = ("", "question", "Not told")  # it was run, and its answers prove nothing
+BAR = 0.99  # the share of tensors in which faults have to show, as worker.verify.sensitivity has it
+SHOWN_UNSEEN = 40  # tensors; the report as JSON has all
 SHOWN_LOSSES = 3  # layers that lose most, named beside the picture
 IN_WHOLE_NUMBERS = frozenset({"int8", "int16x8"})  # precisions of which layers may stay in float32
 
@@ -38,6 +41,39 @@ def undecided(check: Check) -> str:
         return "In part"
     made = check.data.get("explained") or check.name == "unrounded"
     return "Unproven" if made else "Not made"
+
+
+@register.inclusion_tag("_badge.html")
+def check_badge(check: Check) -> dict[str, str]:
+    """Colour, icon and word of a check. One that passed for less than all that is asked for is not green."""
+    if check.passed and _is_short(check):
+        return {"tone": "warn check", "image": "question", "label": "In part"}
+    if check.passed:
+        return {"tone": "good check", "image": "check", "label": "By its twin" if check.data.get("twin") else "Passed"}
+    if check.passed is None:
+        return {"tone": "warn check", "image": "question", "label": undecided(check)}
+    return {"tone": "bad check", "image": "cross", "label": "Failed"}
+
+
+def _is_short(check: Check) -> bool:
+    """Would faults show in fewer tensors than is asked for? Weights that are all accounted for make up for that in the
+    verdict, and an alive twin shows them in the same layers."""
+    return check.name == "sensitivity" and not check.data.get("twin") and check.data.get("share", 1.0) < BAR
+
+
+@register.filter
+def unseen(check: Check) -> dict[str, Any]:
+    """The tensors in which a planted fault did not show, a part of them where they are many; empty for other checks."""
+    found = [str(tensor) for _, tensor in check.data.get("unseen", ())] if check.name == "sensitivity" else []
+    return {"count": len(found), "names": found[:SHOWN_UNSEEN], "more": max(0, len(found) - SHOWN_UNSEEN)}
+
+
+@register.filter
+def chance(report: Report) -> str:
+    """Why the source does not answer the same twice, "random" or "stateful", where that is what the verdict rests on;
+    else empty."""
+    check = _named(report, "steady")
+    return str(check.data.get("kind", "")) if check and check.passed is None else ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +96,7 @@ class CellRow:
     image: str
     word: str
     gap: str
+    asked: str  # on how much: differences compare where that is the same
     said: str
 
 
@@ -89,7 +126,8 @@ def losing_layers(report: Report, options: Mapping[str, Any]) -> list[str]:
 def load_back(report: Report) -> dict[str, Any]:
     """The table of a report's ``load-back`` check; nothing where there is none."""
     check = _named(report, "load-back")
-    return {"rows": [_cell(cell) for cell in check.data.get("cells", ())] if check else []}
+    rows = [_cell(cell) for cell in check.data.get("cells", ())] if check else []
+    return {"rows": rows, "asked": {row.asked for row in rows} - {""}}
 
 
 def _named(report: Report, name: str) -> Check | None:
@@ -102,9 +140,19 @@ def _layer(layer: dict[str, Any], first: str | None) -> LayerRow:
 
 
 def _cell(cell: dict[str, Any]) -> CellRow:
-    tone, image, word = CELLS[cell["verdict"]]
-    gap = "" if cell["gap"] is None else share(float(cell["gap"]))
-    return CellRow(f"{cell['label']} {cell['version']}".strip(), tone, image, word, gap, str(cell["said"]))
+    known = cell["gap"] is not None
+    tone, image, word = UNTOLD if known and cell["verdict"] == "absent" else CELLS[cell["verdict"]]
+    gap, said = share(float(cell["gap"])) if known else "", str(cell["said"])
+    name = f"{cell['label']} {cell['version']}".strip()
+    return CellRow(name, tone, image, word, gap, _asked(cell), f"{said[:1].upper()}{said[1:]}")
+
+
+def _asked(cell: dict[str, Any]) -> str:
+    """``9 draws, 41 rows``; nothing where it gave no answers, or nobody counted."""
+    draws, rows = int(cell.get("draws") or 0), int(cell.get("rows") or 0)
+    if not draws:
+        return ""
+    return f"{draws:,} draw{'' if draws == 1 else 's'}, {rows:,} row{'' if rows == 1 else 's'}"
 
 
 def share(gap: float) -> str:

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from models_app.models import Artifact, Conversion, Quarantine
-from worker import formats
+from worker import formats, loadback, node
 from worker.report import SCHEMA, Report
 
 Json = dict[str, Any]
@@ -34,7 +34,13 @@ def repeat(conversion: Conversion) -> Json | None:
     report, result = conversion.report, conversion.artifact
     if report is None or result is None:
         return None
-    return {"install": _install(report), "command": _command(conversion, result)}
+    return {"install": _install(report), "node": _node(report), "command": _command(conversion, result)}
+
+
+def _node(report: Report) -> str:
+    """The shell line that installs TensorFlow.js, where it took part; else "". A checkout has its releases locked."""
+    took_part = any(package in report.versions for package in node.PACKAGES)
+    return f"scripts/setup  # TensorFlow.js, where Node {node.OLDEST} or newer and npm are there" if took_part else ""
 
 
 def _install(report: Report) -> str:
@@ -48,6 +54,7 @@ def _install(report: Report) -> str:
 
 def _is_pin(name: str, release: object) -> bool:
     known = {*LIBRARIES, *(need.replace("_", "-") for item in formats.formats().values() for need in item.needs)}
+    known |= {name for item in loadback.RUNTIMES.values() if not item.by_node for name in item.packages}
     return name in known and isinstance(release, str) and RELEASE.fullmatch(release) is not None
 
 

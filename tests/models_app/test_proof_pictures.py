@@ -9,12 +9,21 @@ from types import SimpleNamespace
 import pytest
 from django.template import Context, Template
 
+from models_app.templatetags import proof
 from models_app.templatetags.proof import bar_length, losing_layers, share, undecided
 from worker.report import Check, Report, Verdict
 
 LAYERS = [{"name": "edges", "gap": 3e-8, "result": "m/edges"}, {"name": "<b>mix</b>", "gap": 0.41, "result": "m/mix"}]
 CELLS = [
-    {"label": "ONNX Runtime", "version": "1.32.0", "verdict": "same", "gap": 8e-8, "said": ""},
+    {
+        "label": "ONNX Runtime",
+        "version": "1.32.0",
+        "verdict": "same",
+        "gap": 8e-8,
+        "said": "",
+        "draws": 9,
+        "rows": 1041,
+    },
     {"label": "TensorFlow.js", "version": "", "verdict": "absent", "gap": None, "said": "not present here"},
 ]
 REPORT = Report("keras", "onnx", ("keras", "onnx"), Verdict.DIFFERS, "", (), (), {}, 1, 1.0)
@@ -40,8 +49,82 @@ def test_every_runtime_is_a_row() -> None:
     assert "ONNX Runtime 1.32.0" in html
     assert "Same answers" in html
     assert "8.0e-08" in html
-    assert "Not tried" in html
-    assert "not present here" in html
+    assert "9 draws, 1,041 rows" in html
+    assert "Not run here" in html
+    assert "Not present here" in html
+    assert "they compare where those are the same" not in html  # one runtime answered
+
+
+def test_runtimes_that_were_asked_different_draws_are_not_compared() -> None:
+    few = {"label": "OpenVINO", "version": "1", "verdict": "same", "gap": 1e-9, "said": "", "draws": 1, "rows": 1}
+    html = page("load_back", Check("load-back", True, "", {"cells": [CELLS[0], few]}))
+    assert "1 draw, 1 row<" in html
+    assert "they compare where those are the same" in html
+    alike = {**few, "draws": 9, "rows": 1041}
+    html = page("load_back", Check("load-back", True, "", {"cells": [CELLS[0], alike]}))
+    assert "they compare where those are the same" not in html
+
+
+def test_answers_that_prove_nothing_were_given() -> None:
+    cell = {**CELLS[0], "verdict": "absent", "said": "its answers lie about as far as rounding goes"}
+    html = page("load_back", Check("load-back", None, "", {"cells": [cell]}))
+    assert "Not told" in html
+    assert "Not run here" not in html
+
+
+def badge(check: Check) -> str:
+    html = Template('{% include "conversions/_checks.html" %}').render(Context({"checks": [check]}))
+    return " ".join(re.findall(r'class="badge (.*?)">.*?</svg>\s*(.*?)</span>', html, re.DOTALL)[0])
+
+
+UNSEEN = [["head", f"head/{number}"] for number in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (Check("sensitivity", True, "", {"share": 1.0, "unseen": []}), "good check Passed"),
+        (Check("sensitivity", True, "", {"share": 0.995, "unseen": UNSEEN[:1]}), "good check Passed"),
+        (Check("sensitivity", True, "", {"share": 0.93, "unseen": UNSEEN}), "warn check In part"),
+        (Check("sensitivity", True, "", {"share": 0.5, "twin": True}), "good check By its twin"),
+        (Check("values", True, ""), "good check Passed"),
+        (Check("values", False, ""), "bad check Failed"),
+    ],
+)
+def test_a_check_is_green_where_it_shows_all_that_it_should(check: Check, said: str) -> None:
+    assert badge(check) == said
+
+
+def test_what_would_not_show_is_named() -> None:
+    check = Check("sensitivity", True, "", {"share": 0.9, "unseen": UNSEEN})
+    html = Template('{% include "conversions/_checks.html" %}').render(Context({"checks": [check]}))
+    assert "50 tensors in which a fault would not show" in html
+    assert "head/0, head/1" in html
+    assert "and 10 more in the report as JSON" in html
+    other = Template('{% include "conversions/_checks.html" %}').render(
+        Context({"checks": [Check("values", True, "")]})
+    )
+    assert "would not show" not in other
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("random", "The model answers by chance"), ("stateful", "The model changes as it runs")]
+)
+def test_a_model_that_is_random_by_design_has_not_failed(kind: str, said: str) -> None:
+    checks = (Check("steady", None, "The source answers …", {"kind": kind}),)
+    report = dataclasses.replace(REPORT, verdict=Verdict.NOT_PROVABLE, checks=checks)
+    shown = Template('{% include "conversions/_verdict.html" %}')
+    html = shown.render(Context({"report": report, "runs_here": True}))
+    assert f"Converted. {said}" in html
+    assert "could not be proven" not in html
+    plain = dataclasses.replace(report, checks=(Check("values", None, ""),))
+    assert "could not be proven" in shown.render(Context({"report": plain, "runs_here": True}))
+
+
+def test_the_bar_is_that_of_the_check() -> None:
+    from worker.verify import sensitivity
+
+    assert proof.BAR == sensitivity.BAR
 
 
 @pytest.mark.parametrize(

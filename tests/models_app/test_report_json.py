@@ -79,6 +79,7 @@ def test_how_to_repeat_it(as_vera: Client, conversion: Conversion) -> None:
     repeat = read(as_vera, conversion)["repeat"]
     assert repeat == {
         "install": "python -m pip install keras==3.15.1",
+        "node": "",
         "command": "python manage.py verify soup.keras soup-v1.h5",
     }
     page = as_vera.get(conversion.get_absolute_url()).content.decode()
@@ -135,6 +136,16 @@ def test_what_a_job_says_of_its_libraries_is_not_printed_for_people_to_run(
     assert (
         read(as_vera, conversion)["repeat"]["install"] == "python -m pip install ai-edge-litert==1.2+cpu keras==3.15.1"
     )
+
+
+def test_runtimes_that_took_part_are_installed_too(as_vera: Client, conversion: Conversion) -> None:
+    """Those that no format of the route needs: the load-back asked them."""
+    versions = {"keras": "3.15.1", "openvino": "2026.4.1", "@tensorflow/tfjs-core": "4.22.0", "node": "20.1.0"}
+    Conversion.objects.update(report_data=a_report().to_json() | {"versions": versions})
+    repeat = read(as_vera, conversion)["repeat"]
+    assert repeat["install"] == "python -m pip install keras==3.15.1 openvino==2026.4.1"
+    assert repeat["node"].startswith("scripts/setup  # TensorFlow.js")
+    assert repeat["node"] in as_vera.get(conversion.get_absolute_url()).context["repeat"]
 
 
 def test_without_any_library(as_vera: Client, conversion: Conversion) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def test_a_crash_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", [{}, {"inputs": [3], "outputs": []}, {"inputs": [], "outputs": None}])
 def test_an_answer_that_makes_no_sense_is_a_refusal(answer: dict[str, Any], tmp_path: Path) -> None:
     assert [verdict for verdict, _ in verdicts(look(tmp_path, lambda _: answer))[1:]] == ["refused"] * 2
+
+
+def test_each_runtime_says_on_how_much_it_was_asked(tmp_path: Path) -> None:
+    """The result's own answers are to all draws; others are asked the smallest."""
+    back = look(tmp_path, failing(Crashed(signal="SIGSEGV"))).load_back()
+    assert back is not None
+    cells = back[0].data["cells"]
+    assert [(cell["draws"], cell["rows"]) for cell in cells] == [(1, 3), (0, 0), (0, 0)]
+
+
+def test_runtimes_that_took_part_are_among_the_versions(tmp_path: Path) -> None:
+    found = look(tmp_path, failing(Crashed(signal="SIGSEGV")))
+    found.load_back()
+    assert found.work.versions == {name: version(name) for name in ("onnxruntime", "openvino", "onnx")}
+
+
+def test_those_that_were_stopped_are_not(tmp_path: Path) -> None:
+    found = look(tmp_path, failing(TimedOut(seconds=9, kind="wall")))
+    found.load_back()
+    assert set(found.work.versions) == {"onnxruntime"}
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from tests.worker import toy_formats
 from tests.worker.local_jobs import LocalJobs
 from tests.worker.toy_formats import LEVEL, SUMMARY, copying, toy, write
-from worker import pipeline
+from worker import loadback, pipeline
 from worker.errors import (
     BadOption,
     BadSamples,
@@ -117,6 +117,25 @@ def test_made_with_what_the_formats_of_the_route_need(tmp_path: Path, monkeypatc
     versions = convert(tmp_path, "c").report.versions
     assert set(versions) == {"python", "tensorflow", "keras", "numpy", "h5py", "tf-keras"}
     assert versions["h5py"] == importlib.metadata.version("h5py")
+
+
+def test_what_nothing_here_runs_is_not_said_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a table of runtimes all the same, which says so in so many words."""
+
+    def weights(path: Path, scratch: Path) -> Iterator[tuple[str, Any]]:
+        return iter(toy_formats.load(path, scratch).weights())
+
+    apart = toy("Apart", {"a": copying()}, load=None, exact=False, weights=weights)
+    toy_formats.install(monkeypatch, {"a": toy("A"), "apart": apart})
+    absent = "converted, not run here: it runs on other systems"
+    monkeypatch.setattr(loadback, "RUNTIMES", {"apart": loadback.Runtime("Apart", (), {"apart": None}, absent=absent)})
+    stages: list[str] = []
+    report = convert(tmp_path, "apart", stage=stages.append).report
+    assert stages[1:] == ["reading the result's weights", "comparing"]
+    assert report.verdict is Verdict.NOT_PROVABLE
+    check = report.checks[-1]
+    assert (check.name, check.passed, check.sentence) == ("load-back", None, f"Apart: {absent}.")
+    assert [(cell["verdict"], cell["said"]) for cell in check.data["cells"]] == [("absent", absent)]
 
 
 def test_the_same_file_is_judged_on_the_same_inputs(tmp_path: Path) -> None:

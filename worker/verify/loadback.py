@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from worker.errors import LarderError
 from worker.report import Check, Finding, Severity, Verdict, declare
+from worker.verify.draws import Arrays
 from worker.verify.judgement import Judgement
 from worker.verify.seen import Again, Asked, Seen, Terms
 from worker.verify.values import MOST_ROUNDING, values_check
@@ -50,7 +51,8 @@ class Outcome(StrEnum):
 class Cell:
     """One runtime. ``gap``: how far its answers lie from the source's, relative to an output's largest value; None
     where it gave none. ``install``: what people install to have the same. ``own``: does Larder
-    run the format with it anyway?"""
+    run the format with it anyway? ``draws``, ``rows``: on how many it was asked, 0 where it gave no answers; the gap is
+    of these alone."""
 
     runtime: str
     label: str
@@ -60,6 +62,8 @@ class Cell:
     said: str = ""
     install: str = ""
     own: bool = False
+    draws: int = 0
+    rows: int = 0
 
     @property
     def named(self) -> str:
@@ -77,7 +81,7 @@ def answered_again(cell: Cell, source: Seen, shown: Again, terms: Terms, ask_aga
         return found
     asked = ask_again()
     if asked is None:
-        return _with(cell, Outcome.ABSENT, found.gap, UNTOLD)
+        return _with(found, Outcome.ABSENT, found.gap, UNTOLD)
     finer = asked.of(source).on(sorted(shown.values))
     return answered(cell, finer, shown.seen(), replace(terms, absolute=not asked.exact))
 
@@ -97,7 +101,13 @@ def answered(cell: Cell, source: Seen, shown: Seen, terms: Terms) -> Cell:
     unknown = Outcome.ABSENT if gaps else Outcome.REFUSED  # answers that were compared, and prove nothing
     outcome = {True: Outcome.SAME, False: Outcome.DIFFERS, None: unknown}[check.passed]
     said = "" if check.passed else check.sentence
-    return _with(cell, outcome, max(gaps, default=None), said)
+    asked = replace(cell, draws=len(source.values), rows=sum(map(_rows, source.values))) if gaps else cell
+    return _with(asked, outcome, max(gaps, default=None), said)
+
+
+def _rows(draw: Arrays) -> int:
+    """How many rows a draw has: the length of the first dimension of the answers to it."""
+    return next((array.shape[0] for array in draw.values() if array.ndim), 1)
 
 
 def refused(cell: Cell, error: LarderError) -> Cell:
