@@ -39,6 +39,8 @@ def undecided(check: Check) -> str:
         return "In part"
     if check.name == "load-back" and any(cell["verdict"] == "same" for cell in check.data.get("cells", ())):
         return "In part"
+    if check.name == "steady" and check.data.get("kind"):
+        return "Changes" if check.data["kind"] == "stateful" else "By chance"
     made = check.data.get("explained") or check.name == "unrounded"
     return "Unproven" if made else "Not made"
 

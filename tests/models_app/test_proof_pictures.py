@@ -138,6 +138,8 @@ def test_the_bar_is_that_of_the_check() -> None:
         (Check("values", None, "", {"explained": True}), "Unproven"),
         (Check("unrounded", None, ""), "Unproven"),
         (Check("values", None, ""), "Not made"),
+        (Check("steady", None, "", {"kind": "random"}), "By chance"),
+        (Check("steady", None, "", {"kind": "stateful"}), "Changes"),
         (Check("load-back", None, "", {"cells": CELLS[::-1]}), "In part"),
         (Check("load-back", None, "", {"cells": CELLS[1:]}), "Not made"),
     ],
