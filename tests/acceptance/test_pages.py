@@ -15,6 +15,10 @@ from tests.stack import ROOT, Stack
 
 Theme = Literal["light", "dark"]
 VIEWS: list[tuple[int, Theme]] = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"), (2560, "light")]
+# What stands beside a badge and has less than four fifths of the line on a phone
+SQUEEZED = """[...document.querySelectorAll('.line.start > .grow')]
+    .filter((one) => one.clientWidth && one.clientWidth < 0.8 * one.parentElement.clientWidth)
+    .map((one) => one.innerText)"""
 PICTURE = ROOT / "docs" / "version.png"
 
 
@@ -59,6 +63,7 @@ def test_axe_finds_nothing_and_nothing_overflows(signed_in_page: Page, addresses
             assert found.violations_count == 0, f"{address} {width} {theme}\n{found.generate_report()}"
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, f"{address} overflows by {wide} px at {width}"
+            assert width > 390 or page.evaluate(SQUEEZED) == [], f"{address}: a badge leaves no room for the words"
     assert asked
     assert [url for url in asked if not url.startswith((stack.url, "data:"))] == []
 

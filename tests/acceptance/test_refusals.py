@@ -72,6 +72,21 @@ def test_weights_that_do_not_fit_are_told_and_kept(signed_in_page: Page) -> None
     expect(page.get_by_role("link", name="Download").first).to_be_visible()
 
 
+def test_samples_are_looked_at_when_they_are_given(signed_in_page: Page) -> None:
+    """The page says it by itself, and nothing was converted."""
+    page = signed_in_page
+    page.get_by_role("link", name="Sample classifier", exact=True).click()
+    page.get_by_role("link", name="Version 1").click()
+    for size, words in ((5, "flower is 3×5, and the model takes ?×4"), (4, "3 samples fit")):
+        content = io.BytesIO()
+        np.savez(content, flower=np.ones((3, size), "float32"))
+        page.get_by_label("Choose").set_input_files([payload("ours.npz", content.getvalue())])
+        page.get_by_role("button", name="Use these samples").click()
+        expect(page.locator("#samples")).to_contain_text(words, timeout=PATIENCE)
+    page.get_by_role("button", name="Remove the samples").click()
+    expect(page.locator("#samples")).to_contain_text("inputs that it makes up", timeout=PATIENCE)
+
+
 def test_a_misleading_suffix_is_noted(signed_in_page: Page) -> None:
     page = signed_in_page
     choose(page, [payload("model.h5", KERAS)], "wrong suffix")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.template import Context, Template
@@ -14,7 +15,7 @@ from models_app.templatetags.proof import bar_length, losing_layers, share, unde
 from worker.report import Check, Report, Verdict
 
 LAYERS = [{"name": "edges", "gap": 3e-8, "result": "m/edges"}, {"name": "<b>mix</b>", "gap": 0.41, "result": "m/mix"}]
-CELLS = [
+CELLS: list[dict[str, Any]] = [
     {
         "label": "ONNX Runtime",
         "version": "1.32.0",
