@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker import formats, loadback
+from worker import formats, loadback, node
 from worker.errors import LarderError, ModelError, NotRunnable
 from worker.formats._format import TensorSpec, Tolerance
 from worker.report import Check, Verdict
@@ -105,6 +105,15 @@ def test_what_a_run_of_the_result_showed_counts_for_its_own_runtime() -> None:
     assert [turn.own for turn in loadback.runtimes("keras")] == [False, False]  # by Keras alone, without our repairs
     assert loadback.runtimes("onnx")[0].install.startswith("onnxruntime==")
     assert " tensorflow==" in loadback.runtimes("keras")[0].install
+
+
+def test_releases_are_told_by_name_and_that_of_node_too() -> None:
+    own = loadback.runtimes("onnx")[1]
+    assert own.releases == {"openvino": own.version}
+    tfjs = loadback.runtimes("tfjs_graph")[0]
+    assert set(tfjs.releases) == {*node.PACKAGES, "node"}
+    assert tfjs.releases["@tensorflow/tfjs-core"] == tfjs.version
+    assert tfjs.releases["node"] == node.found().release != tfjs.version
 
 
 # One runtime
