@@ -8,7 +8,10 @@ words of a vocabulary, operations of an application); every failure with its cod
 With ``--verdicts N`` the first target that is right is made N times more, without the recorded inputs, each time with a
 seed of its own for all that is drawn: what the verdict says may not depend on it.
 
-usage: scripts/bench corpus FOLDER [--only FORMAT …] [--to FORMAT …] [--sample N] [--seed S] [--verdicts N]
+With ``--denied`` every system call that the sandbox refuses to one of these jobs is counted. Honest files need none but
+``clone3``, which is unknown on purpose: a library that needs another one fails here, by its name.
+
+usage: scripts/bench corpus FOLDER [--only FORMAT …] [--to FORMAT …] [--sample N] [--seed S] [--verdicts N] [--denied]
                             [--json FILE]
 """
 
@@ -37,6 +40,7 @@ from worker import formats, pipeline, routes
 from worker.errors import LarderError, NoRoute
 from worker.formats._format import Summary
 from worker.intake import recognise, take_sample
+from worker.sandbox import seccomp
 from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
 from worker.verify import load_draws, save_draws
@@ -45,6 +49,7 @@ AT_ONCE = 2
 TRIES = 4  # targets, before an entry is given up
 # Layers first, then finished graphs, then weights: the order in which people would want them
 TARGETS = ("keras", "saved_model", "h5", "onnx", "tflite", "openvino", "frozen_graph", "json_npz", "weights_h5")
+EXPECTED = ("clone3",)  # calls that every honest job is refused: glibc then uses the older one
 ON_PURPOSE = ("lambda-refused", "custom-code")  # code that nobody agreed to run
 
 
@@ -316,9 +321,9 @@ def stratified(found: Sequence[Entry], count: int, seed: int) -> list[Entry]:
     return [entry for group in drawn for entry in group]
 
 
-def run(chosen: Sequence[Entry], wanted: Wanted) -> Iterator[Outcome]:
+def run(chosen: Sequence[Entry], wanted: Wanted, zygote: Zygote) -> Iterator[Outcome]:
     """Every outcome in the order of the entries, two at once."""
-    with Zygote() as zygote, ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         for number, outcome in enumerate(threads.map(lambda entry: examine(entry, zygote, wanted), chosen), 1):
             if sys.stderr.isatty():
                 print(f"\r{number}/{len(chosen)} ", end="", file=sys.stderr)
@@ -333,6 +338,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, metavar="N", help="N entries of every format of every version")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--verdicts", type=int, default=0, metavar="N", help="judge each result with N other seeds")
+    parser.add_argument("--denied", action="store_true", help="count the system calls that jobs are refused")
     parser.add_argument("--json", type=Path, help="add one line for each entry")
     return parser.parse_args()
 
@@ -346,7 +352,25 @@ def main() -> int:
     if given.sample:
         found = stratified(found, given.sample, seed)
     wanted = Wanted(given.to, range(seed, seed + given.verdicts))
-    return report(list(_noted(run(found, wanted), given.json)))
+    with Zygote(counted=given.denied) as zygote:
+        fell_short = report(list(_noted(run(found, wanted, zygote), given.json)))
+        return max(fell_short, report_denied(zygote))
+
+
+def report_denied(zygote: Zygote) -> int:
+    """Print what was refused, by name and step, where it was counted; 1 where that is more than what always is."""
+    if zygote.denied is None:
+        return 0
+    steps: dict[str, Counter[str]] = {}
+    for (step, name), count in zygote.denied.items():
+        steps.setdefault(name, Counter())[step] += count
+    pretended = {name for name in steps if seccomp.error_of(name.partition("(")[0]) == 0}
+    for name, counts in sorted(steps.items()):
+        word = "told to be done" if name in pretended else "denied"
+        print(f"{word} {name}: {counts.total()} times ({_listed(counts)})")
+    others = steps.keys() - pretended - set(EXPECTED)
+    print(f"{len(others)} denied but {', '.join(EXPECTED)}: {'falls short' if others else 'holds'} (bar: none)")
+    return int(bool(others))
 
 
 def _noted(outcomes: Iterator[Outcome], log: Path | None) -> Iterator[Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,7 +73,8 @@ class Zygote:
     """A warm process that has imported TensorFlow and forks one locked-up job for every ``run``.
 
     It starts at once and imports while the worker goes on. It ends with this process, however that ends, and takes its
-    jobs along. ``steps`` are modules with a registry ``STEPS``.
+    jobs along. ``steps`` are modules with a registry ``STEPS``. Where refused system calls are to be ``counted``,
+    ``denied`` has them by step and name, of all jobs.
     """
 
     def __init__(
@@ -81,11 +84,14 @@ class Zygote:
         steps: Sequence[str] = ("worker.steps",),
         preload: bool = True,
         walls: Walls = STANDARD,
+        counted: bool = False,
     ) -> None:
         self.walls = walls
+        self.denied: Counter[tuple[str, str]] | None = Counter() if counted else None
         self._options = [*steps, f"--user={walls.user}", *([] if preload else ["--bare"])]
         self._log_stderr = log_stderr
         self._lock = threading.Lock()  # for starting and getting ready; jobs run side by side
+        self._counting = threading.Lock()
         self._ready: dict[str, Any] | None = None
         self._start()
 
@@ -140,6 +146,7 @@ class Zygote:
         started = time.monotonic()
         paths = tuple(str(path.absolute()) for path in read)  # not resolved: a link among them is there in the job, too
         request = Request(step, arguments, paths, str(folder.resolve()), limits, strict, self.walls.weak, program)
+        request = dataclasses.replace(request, counted=self.denied is not None)
         ending = self._perform(request, canceled, progress)
         seconds = time.monotonic() - started
         try:
@@ -213,6 +220,11 @@ class Zygote:
         self.wait_ready()
         return self._attempt(request, canceled, progress)
 
+    def _count(self, request: Request, ending: Ending) -> None:
+        if self.denied is not None:
+            with self._counting:
+                self.denied.update({(request.step, name): count for name, count in ending.denied.items()})
+
     def _attempt(self, request: Request, canceled: Callable[[], bool], progress: Callable[[str], None]) -> Ending:
         message = request.encode()
         if len(message) > MAX_REQUEST_BYTES:
@@ -222,6 +234,8 @@ class Zygote:
             with suppress(BrokenPipeError, ConnectionResetError):  # its pipes tell it as well
                 socket.send_fds(self._control, [message], pipes.write_ends)
             pipes.close_write_ends()
-            return pipes.follow(request.limits.wall_seconds, canceled, progress)
+            ending = pipes.follow(request.limits.wall_seconds, canceled, progress)
+            self._count(request, ending)
+            return ending
         finally:
             pipes.close()

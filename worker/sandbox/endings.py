@@ -39,6 +39,7 @@ class Ending:
     status: int | None = None  # as waitpid gives it
     reason: str = ""  # why the supervisor, or the worker, stopped it
     peak: int = 0
+    denied: dict[str, int] = field(default_factory=dict)  # refused calls by name, where they are counted
     answers: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     overflow: bool = False  # more came through the result pipe than may

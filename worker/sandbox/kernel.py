@@ -15,6 +15,7 @@ PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
+SECCOMP_NEW_LISTENER = 8
 CAPABILITY_VERSION_3 = 0x20080522
 
 _IS_X86 = platform.machine() == "x86_64"
@@ -22,6 +23,8 @@ _IS_X86 = platform.machine() == "x86_64"
 NUMBERS = {
     "capset": 126 if _IS_X86 else 91,
     "pivot_root": 155 if _IS_X86 else 41,
+    "seccomp": 317 if _IS_X86 else 277,
+    "pidfd_getfd": 438,
     "mount_setattr": 442,
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,
@@ -118,12 +121,28 @@ def clear_capabilities() -> None:
     call("capset", struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24))
 
 
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
+
+
 def install_filter(program: bytes) -> None:
     """Load a seccomp program: instructions of 8 bytes each. Needs no_new_privs."""
     instructions = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
-
-    described = Program(len(program) // 8, ctypes.addressof(instructions))
+    described = _Program(len(program) // 8, ctypes.addressof(instructions))
     prctl("PR_SET_SECCOMP", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(described))
+
+
+def install_telling_filter(program: bytes) -> int:
+    """The same for a program that asks about calls; the descriptor at which it asks."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    described = _Program(len(program) // 8, ctypes.addressof(instructions))
+    return call("seccomp", 1, SECCOMP_NEW_LISTENER, ctypes.byref(described))
+
+
+def descriptor_of(process: int, number: int) -> int:
+    """What another process has open under this number, here. It must be one that this process may trace."""
+    handle = os.pidfd_open(process)
+    try:
+        return call("pidfd_getfd", handle, number, 0)
+    finally:
+        os.close(handle)

@@ -13,6 +13,7 @@ from typing import Any
 
 from worker.sandbox.endings import Ending
 from worker.sandbox.layers import Layer
+from worker.visible import one_line
 
 RESULT_BYTES = 1024 * 1024
 LOG_BYTES = 256 * 1024
@@ -169,6 +170,7 @@ class JobPipes:
             self.ending.problem = line["problem"]
         else:
             self.ending.status, self.ending.peak = line["status"], line["peak"]
+            self.ending.denied = line["denied"]
             self.ending.reason = self.ending.reason or line["reason"]
 
     def _take_result(self, line: dict[str, Any]) -> None:
@@ -176,7 +178,7 @@ class JobPipes:
         if "progress" in line:
             self._told += 1
             if self._told <= MAX_PROGRESS:
-                self._progress(str(line["progress"])[:PROGRESS_CHARACTERS])
+                self._progress(one_line(str(line["progress"]))[:PROGRESS_CHARACTERS])
         elif "event" in line:
             self.ending.events.append(line)
         else:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker.sandbox.limits import Limits
+
+if TYPE_CHECKING:
+    from worker.sandbox.counting import Handover
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Request:
     strict: bool = False
     weak: bool = False  # run it although the floor is missing
     program: Program | None = None
+    counted: bool = False  # count the calls that are refused
 
     def encode(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode()
@@ -56,3 +60,4 @@ class Cell:
     log: int  # what the job prints
     status: int  # JSON lines of the sandbox itself; closed before the step runs
     alone: bool = False
+    handover: Handover | None = None  # where refused calls are counted

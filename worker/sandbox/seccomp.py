@@ -14,7 +14,7 @@ import tempfile
 from functools import cache
 from types import ModuleType
 
-from worker.sandbox.kernel import Unavailable, install_filter
+from worker.sandbox.kernel import Unavailable, install_filter, install_telling_filter
 
 
 def _names(text: str) -> list[str]:
@@ -42,6 +42,9 @@ epoll_pwait2 exit exit_group wait4 waitid
 # Honest code (shutil, zipfile, tarfile) asks for them and does not need them: it is told that they were done. Times
 # can be changed in a private root, which holds no other file that is writable: who touches a file makes it that way.
 PRETENDED = _names("chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat")
+# On which processor a thread runs and where its memory lies: OpenVINO asks for it, and computes the same without. The
+# former could name a process of somebody else, the latter is code of the kernel that nothing honest depends on.
+HINTS = _names("sched_setaffinity mbind")
 TIMES = _names("utime utimes futimesat utimensat")
 UNSUPPORTED = _names("setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr")
 # glibc falls back to clone, whose flags a filter can read; those of clone3 stand in memory, where it cannot.
@@ -62,6 +65,9 @@ FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)  # dup, flags, locks, p
 PRCTL = (15, 16, 0x53564D41)  # the names of threads and of mappings
 IOCTL = (0x5401, 0x5413, 0x5451, 0x5450, 0x541B, 0x5421)  # TCGETS TIOCGWINSZ FIOCLEX FIONCLEX FIONREAD FIONBIO
 SIGNALS = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
+LOOKED_AT = {"clone": 0, "fcntl": 1, "prctl": 0, "ioctl": 1, "prlimit64": 2}  # call → the argument that decides
+RETURN = 6  # the instruction that ends a program; what it returns says what becomes of the call
+ERROR, ASK = 0x0005_0000, 0x7FC0_0000  # an error, whose number is the lower half; ask whoever listens
 OWN_PID = 0x7ED0_0D1E  # stands in the program for the process that loads it; above any real process id
 
 
@@ -116,7 +122,7 @@ def compile_filter(strict: bool = False, program: bool = False, alone: bool = Fa
         raise Unavailable(f"pyseccomp or libseccomp is missing: {error}") from None
     rules = _Rules(library, strict)
     rules.add(library.ALLOW, [*ALLOWED, *(["execve"] if program else [])])
-    rules.add(library.ERRNO(0), PRETENDED)
+    rules.add(library.ERRNO(0), [*PRETENDED, *HINTS])
     rules.add(library.ALLOW if alone else library.ERRNO(0), TIMES)
     rules.add(library.ERRNO(errno.ENOTSUP), UNSUPPORTED)
     rules.add(library.ERRNO(errno.ENOSYS), UNKNOWN)
@@ -130,8 +136,45 @@ def compile_filter(strict: bool = False, program: bool = False, alone: bool = Fa
         return file.read()
 
 
+def error_of(name: str) -> int:
+    """What the filter answers to a call that it refuses or pretends to have done; 0 for the latter."""
+    answers = {
+        0: [*PRETENDED, *TIMES, *HINTS],
+        errno.ENOTSUP: UNSUPPORTED,
+        errno.ENOSYS: UNKNOWN,
+        errno.EACCES: NETWORK,
+        errno.EAGAIN: ["fork", "vfork", "clone"],
+    }
+    return next((number for number, names in answers.items() if name in names), errno.EPERM)
+
+
+def name_of(architecture: int, call: int) -> str:
+    """A system call by its number."""
+    import pyseccomp
+
+    return bytes(pyseccomp.resolve_syscall(architecture, call)).decode()
+
+
+def _asking(program: bytes) -> bytes:
+    """The same program, which asks where it would answer an error."""
+    instructions = [struct.unpack_from("=HBBI", program, place) for place in range(0, len(program), 8)]
+    changed = [
+        (code, yes, no, ASK if code == RETURN and value & 0xFFFF_0000 == ERROR else value)
+        for code, yes, no, value in instructions
+    ]
+    return b"".join(struct.pack("=HBBI", *each) for each in changed)
+
+
+def load_telling_filter(program: bool = False, alone: bool = False) -> int:
+    """Lock this thread to the same list, with refusals that are told: the descriptor at which they are."""
+    return install_telling_filter(_asking(_own(compile_filter(program=program, alone=alone))))
+
+
+def _own(template: bytes) -> bytes:
+    return template.replace(struct.pack("=I", OWN_PID), struct.pack("=I", os.getpid()))
+
+
 def load_filter(strict: bool = False, program: bool = False, alone: bool = False) -> str:
     """Lock this thread to the allow-list. Says what engaged."""
-    template = compile_filter(strict, program, alone)
-    install_filter(template.replace(struct.pack("=I", OWN_PID), struct.pack("=I", os.getpid())))
+    install_filter(_own(compile_filter(strict, program, alone)))
     return f"allow-list of {len(ALLOWED) + program} calls, everything else {'kills' if strict else 'is refused'}"

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from worker.errors import NotRunnable
 from worker.sandbox import disk, kernel
 from worker.sandbox.answers import ResultPipe, Step, answer, watch
+from worker.sandbox.counting import Counted, Handover, serve
 from worker.sandbox.layers import BEFORE_FORK, IN_JOB, Layer, engage, library_paths, missing
 from worker.sandbox.namespaces import Enclosure, enter, settle
 from worker.sandbox.request import Cell, Program, Request
@@ -52,6 +53,7 @@ class Watch:
     disk_before: int
     disk_due: float = 0  # when to count the disk again
     peak: int = 0
+    counted: Counted | None = None
 
     def excess(self) -> str:
         """Which limit is passed: memory, disk, files, hidden, wall; empty while none is."""
@@ -93,19 +95,27 @@ def _wait(watched: Watch) -> str:
     """Until the job has ended or must end; the reason, empty where it ended by itself."""
     ended = select.poll()
     ended.register(os.pidfd_open(watched.pid), select.POLLIN)
+    if watched.counted:
+        ended.register(watched.counted.descriptor, select.POLLIN)
     pause = FIRST_POLL_SECONDS
-    while not ended.poll(pause * 1000):
+    while not _has_ended(ended, pause, watched.counted):
         if reason := watched.excess():
             return reason
         pause = min(pause * 1.5, POLL_SECONDS)
     return watched.disk_excess()
 
 
+def _has_ended(ended: select.poll, pause: float, counted: Counted | None) -> bool:
+    events = ended.poll(pause * 1000)
+    return bool(events) and not (counted and serve(counted, ended, events))
+
+
 def _supervise(watched: Watch) -> dict[str, Any]:
     reason = _wait(watched)
     os.kill(watched.pid, signal.SIGKILL)  # nobody has waited for it, so the number is still its own
     _, status = os.waitpid(watched.pid, 0)
-    return {"status": status, "reason": reason, "peak": watched.peak}
+    counted = watched.counted.names if watched.counted else {}
+    return {"status": status, "reason": reason, "peak": watched.peak, "denied": counted}
 
 
 def _lock_up(cell: Cell, layers: dict[str, Layer], supervisor: int) -> bool:
@@ -196,8 +206,9 @@ def oversee(cell: Cell, step: Step, enclosure: Enclosure) -> None:
     _send(cell.status, {"pid": os.getpid()})
     request = cell.request
     enclosure = enclosure.of_job(request.read, request.folder)
-    cell = dataclasses.replace(cell, alone=bool(enclosure.plan and enclosure.plan.files))
+    alone = bool(enclosure.plan and enclosure.plan.files)
     layers = engage(BEFORE_FORK, cell) | _enclose(cell, enclosure)
+    cell = dataclasses.replace(cell, alone=alone, handover=Handover() if request.counted else None)
     watched = Watch(
         pid=0,
         request=request,
@@ -209,4 +220,5 @@ def oversee(cell: Cell, step: Step, enclosure: Enclosure) -> None:
     watched.pid = _fork_job(cell, step, layers)
     os.close(cell.result)
     os.closerange(0, 3)  # the log ends with the job
+    watched.counted = cell.handover.take(watched.pid) if cell.handover else None
     _send(cell.status, _supervise(watched))
