@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from django.db.models import QuerySet
 
 from models_app.models import AuditEvent, RegisteredModel, Role, Tag, Team
 from models_app.models.quarantine import REASON_LENGTH, REASON_LETTERS
+from worker.visible import is_hidden
 
 LASTS = {
     "1h": ("1 hour", timedelta(hours=1)),
@@ -24,6 +24,12 @@ LASTS = {
 }
 LASTS_DEFAULT = "7d"
 NOT_PEOPLE = {"larder": "Larder itself", "a share link": "Share links"}
+
+
+def _plain(typed: str) -> str:
+    """One line of what can be seen."""
+    spaced = "".join(" " if char.isspace() else char for char in typed)
+    return " ".join("".join(char for char in spaced if not is_hidden(char)).split())
 
 
 class NoFiles(FileUploadHandler):
@@ -64,6 +70,9 @@ class UploadForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.fields["model"].queryset = team.models.order_by("name")  # type: ignore[attr-defined]
 
+    def clean_name(self) -> str:
+        return _plain(self.cleaned_data["name"])
+
 
 class SamplesForm(forms.Form):
     """One file with samples, or several pictures."""
@@ -103,8 +112,7 @@ class ReasonForm(forms.Form):
 
     def clean_reason(self) -> str:
         typed = self.cleaned_data["reason"]
-        visible = "".join(" " if char.isspace() else char for char in typed)
-        reason = " ".join("".join(char for char in visible if unicodedata.category(char)[0] != "C").split())
+        reason = _plain(typed)
         if sum(char.isalpha() for char in reason) < REASON_LETTERS:
             raise forms.ValidationError(f"Say it in a few words: at least {REASON_LETTERS} letters.")
         return reason

@@ -114,8 +114,9 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "models_app.views.hidden.ShowHidden",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "models_app.views.errors.ErrorPages",
     "django.middleware.common.CommonMiddleware",
@@ -233,7 +234,9 @@ WEAK_SANDBOX = env.boolean(
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "formatters": {
+        "line": {"class": "project.logs.Lines", "format": "{asctime} {levelname} {name} {message}", "style": "{"}
+    },
     "filters": {"secrets": {"()": "project.logs.HideTokens"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["secrets"]}},
     "root": {"handlers": ["stderr"], "level": env.text("LARDER_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR.")},

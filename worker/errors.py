@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from worker.visible import said
+
 
 class _Blank(dict[str, Any]):
     """Details for ``str.format_map``: a missing one reads as a dash instead of raising inside an error."""
 
     def __missing__(self, key: str) -> str:
         return "–"
+
+
+def _said(details: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: said(detail) for name, detail in details.items()}
 
 
 class LarderError(Exception):
@@ -31,7 +37,7 @@ class LarderError(Exception):
     def message(self) -> str:
         """The sentence for people, with the details filled in."""
         paragraph = (type(self).__doc__ or "").strip().split("\n\n")[0]
-        return " ".join(paragraph.split()).format_map(_Blank(self.details))
+        return " ".join(paragraph.split()).format_map(_Blank(_said(self.details)))
 
     def to_json(self) -> dict[str, Any]:
         """``{code, message, details}``, the form in which errors cross the pipe and reach the command line."""

@@ -26,6 +26,7 @@ from worker.foreign import lfs_pointer, name_foreign
 from worker.formats._format import HDF5_MARKERS, JSON_MARKERS, Format, Member, Sample
 from worker.halves import SHARD, missing_half
 from worker.report import Finding, Severity, declare
+from worker.visible import one_line, shortened
 
 MIB = 1024 * 1024
 HEAD = 64 * 1024
@@ -33,6 +34,7 @@ SCAN_HEAD = 64 * MIB  # Keras writes the architecture before the weights, so the
 SCAN_TAIL = 16 * MIB
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 TEXTS = 16 * MIB  # of all texts together: an archive may hold ten thousand
+LONGEST_NAME = 80  # characters of a name in an archive, where it is said
 POINTER_SIZE = 1024  # a Git-LFS pointer is never larger
 # Graphs with variables of TensorFlow 2, of TensorFlow 1, and the object graph that a TensorFlow 2 SavedModel restores
 VARIABLE_MARKERS = (b"VarHandleOp", b"VariableV2", b"_CHECKPOINTABLE_OBJECT_GRAPH")
@@ -244,7 +246,7 @@ def _listing(sample: Sample) -> str:
     kind = {"zip": "a ZIP archive", "tar": "a tar archive"}[sample.container]
     telling = [member.name for member in sample.members if TELLING.search(member.name)]
     shown = telling[:3] or [member.name for member in sample.members[:3]]
-    return f"{kind} with {_and(shown)}"
+    return f"{kind} with {_and([shortened(one_line(name), LONGEST_NAME) for name in shown])}"
 
 
 def _and(words: list[str]) -> str:

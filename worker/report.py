@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from worker.visible import said
+
 SCHEMA = 1  # of a report's JSON, docs/report.md: raised when a key goes away or means something else
 
 
@@ -53,7 +55,8 @@ class FindingKind:
     sentence: str
 
     def __call__(self, **data: Any) -> Finding:
-        return Finding(self.code, self.severity, self.sentence.format_map(data), data)
+        shown = {name: said(detail) for name, detail in data.items()}
+        return Finding(self.code, self.severity, self.sentence.format_map(shown), data)
 
 
 KINDS: dict[str, FindingKind] = {}

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from models_app.models import Actor, AuditEvent, Tag, Team, record
 from worker.errors import TooManyAttempts
+from worker.visible import one_line
 
 WINDOW = timedelta(minutes=5)
 FAILURES = 10
@@ -60,4 +61,4 @@ def _teams(user: User | None) -> list[Team | None]:
 
 def _account(typed: str, user: User | None) -> str:
     """The account's name. What is no account may be a password in the wrong field, so only its hash is kept."""
-    return user.username if user else f"unknown account {hashlib.sha256(typed.encode()).hexdigest()[:8]}"
+    return one_line(user.username) if user else f"unknown account {hashlib.sha256(typed.encode()).hexdigest()[:8]}"

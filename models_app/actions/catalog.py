@@ -13,7 +13,7 @@ from django.utils.text import slugify
 
 from models_app import storage
 from models_app.actions.quarantine import mark
-from models_app.actions.uploads import refusals
+from models_app.actions.uploads import clean_name, refusals
 from models_app.models import Actor, Artifact, ModelVersion, RegisteredModel, Tag, Team, Upload, record
 from worker import bundle, intake, tasks
 from worker.errors import AmbiguousFormat, NotAModel, StateError
@@ -98,8 +98,13 @@ def _one_file(uploads: Sequence[Upload]) -> tuple[storage.Stored, str, tuple[Fin
         found = bundle.gather(_given(uploads, staging, label), staging, label).without_code()
         if found.path == storage.path_of(uploads[0].sha256):
             return storage.Stored(uploads[0].sha256, uploads[0].size), label, found.findings
-        name = f"{slugify(_stem(label)) or 'model'}{PACKED_SUFFIX}" if found.packed else found.name
+        name = f"{slugify(_stem(label)) or 'model'}{PACKED_SUFFIX}" if found.packed else _file_name(found.name)
         return storage.adopt(found.path), name, found.findings
+
+
+def _file_name(inside: str) -> str:
+    """What a file in an archive is called when it is downloaded by itself."""
+    return clean_name(inside).rpartition("/")[2]
 
 
 def _given(uploads: Sequence[Upload], staging: Path, label: str) -> Path:

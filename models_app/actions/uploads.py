@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from django.conf import settings
 from models_app import storage
 from models_app.models import Actor, Tag, Team, Upload, record
 from worker.errors import LengthRequired, UploadError
+from worker.visible import is_hidden
 
 NAME_LENGTH = 255
 
@@ -37,6 +37,6 @@ def refusals(actor: Actor, team: Team, name: str) -> Iterator[None]:
 
 def clean_name(typed: str) -> str:
     """The name for display: a relative path without control characters, "..", or anything that leads elsewhere."""
-    visible = "".join(char for char in typed if unicodedata.category(char)[0] != "C").replace("\\", "/")
-    parts = [part.strip() for part in visible[-NAME_LENGTH:].split("/")]
+    seen = "".join(char for char in typed if not is_hidden(char)).replace("\\", "/")
+    parts = [part.strip() for part in seen[-NAME_LENGTH:].split("/")]
     return "/".join(part for part in parts if part not in ("", ".", "..")) or "file"

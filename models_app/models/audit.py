@@ -11,6 +11,7 @@ from django.db.models import Q
 
 from models_app.models.fields import PlainJSONField
 from models_app.models.teams import Team
+from worker.visible import one_line
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -148,9 +149,9 @@ def record(actor: Actor, tag: Tag, team: Team | None, subject: object, **data: A
     return AuditEvent.objects.create(
         team=team,
         actor=actor.user,
-        actor_name=actor.name,
+        actor_name=one_line(actor.name)[:150],
         tag=tag,
-        subject=str(subject)[:300],
+        subject=one_line(str(subject))[:300],
         subject_url=url,
         data=data,
         address=actor.address,

@@ -11,12 +11,13 @@ from django import template
 from django.template.defaultfilters import filesizeformat
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from worker.formats import formats
 from worker.formats._format import Signature, Summary, TensorSpec
 from worker.report import Severity, Verdict
+from worker.visible import one_line, shortened
 
 if TYPE_CHECKING:
     from models_app.views.rows import OfferRow
@@ -57,6 +58,27 @@ def size(count: int) -> SafeString:
 def thousands(number: int | None) -> str:
     """``3,538,984``; a dash where the number is not known."""
     return "–" if number is None else f"{number:,}"
+
+
+@register.filter
+def brief(text: str, most: int = 120) -> SafeString:
+    """A name of any length: the start and the end of one that is too long, which opens to the whole."""
+    if len(text) <= most:
+        return conditional_escape(text)
+    whole = '<details class="long"><summary>{}</summary>{}</details>'
+    return format_html(whole, shortened(one_line(text), most), text)
+
+
+@register.filter
+def listed(names: Sequence[str]) -> SafeString:
+    """Names with commas between them, each as ``brief`` has it."""
+    return format_html_join(", ", "{}", ((brief(name),) for name in names))
+
+
+@register.filter
+def text(value: object) -> str:
+    """Any value of an event as text."""
+    return str(value)
 
 
 @register.filter

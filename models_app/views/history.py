@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from django.views.decorators.http import require_safe
 from models_app.forms import HistoryForm
 from models_app.models import AuditEvent
 from models_app.views.access import Request, may, team_or_404
+from worker.visible import visible
 
 PAGE_SIZE = 50
 COLUMNS = ["id", "time", "person", "action", "subject", "address", "data"]
@@ -80,4 +82,6 @@ def _csv(events: Iterable[AuditEvent]) -> Iterator[str]:
 
 def _inert(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula (CWE-1236)."""
-    return f"'{cell}" if cell.startswith(FORMULA_STARTS) else cell
+    shown = visible(cell)
+    first = unicodedata.normalize("NFKC", shown.lstrip(" ")[:1])  # some take the wide signs for the narrow ones
+    return f"'{shown}" if first.startswith(FORMULA_STARTS) else shown

@@ -17,8 +17,9 @@ from models_app.views.variant_rows import document
 
 @require_safe
 def table(request: Request, team: str, model: str, number: int) -> HttpResponse:
-    found = document(version_or_404(request, team, model, number))
-    return JsonResponse(found, json_dumps_params={"indent": 2})
+    version = version_or_404(request, team, model, number)
+    headers = {"Content-Disposition": f'attachment; filename="{version.model.slug}-v{number}-variants.json"'}
+    return JsonResponse(document(version), headers=headers, json_dumps_params={"indent": 2})
 
 
 @require_POST
