@@ -1,4 +1,4 @@
-"""What the log must not say, and how it says the rest: one event is one line, with the lines of its traceback indented."""
+"""What the log must not say, and how it says the rest: one event is one line, its traceback is indented."""
 
 from __future__ import annotations
 

@@ -227,6 +227,9 @@ SANDBOX_USER = env.integer(
 SANDBOX_INSIDE = env.words(
     "LARDER_SANDBOX_INSIDE", [], "A command, its words comma-separated, that the process of all jobs is started with."
 )
+SANDBOX_CGROUP = env.text(
+    "LARDER_SANDBOX_CGROUP", "", "The folder of the cgroup below which each job gets its own; - for none."
+)
 WEAK_SANDBOX = env.boolean(
     "LARDER_WEAK_SANDBOX", False, "1 runs jobs where the machine cannot contain them; every page says so."
 )

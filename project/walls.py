@@ -8,5 +8,6 @@ from worker.sandbox.client import Walls
 
 
 def walls() -> Walls:
-    """From ``LARDER_SANDBOX_INSIDE``, ``LARDER_SANDBOX_USER`` and ``LARDER_WEAK_SANDBOX``."""
-    return Walls(tuple(settings.SANDBOX_INSIDE), settings.SANDBOX_USER, settings.WEAK_SANDBOX)
+    """From ``LARDER_SANDBOX_INSIDE`` and ``_USER``, ``LARDER_WEAK_SANDBOX`` and ``LARDER_SANDBOX_CGROUP``."""
+    inside = tuple(settings.SANDBOX_INSIDE)
+    return Walls(inside, settings.SANDBOX_USER, settings.WEAK_SANDBOX, settings.SANDBOX_CGROUP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from worker.errors import LarderError, SandboxMissing
@@ -20,7 +21,10 @@ class Runtime:
 
     zygote: Zygote | None = None
     checked: threading.Event = field(default_factory=threading.Event)
+    checked_at: datetime | None = None
+    checking: threading.Lock = field(default_factory=threading.Lock)  # held while the sandbox is tried out
     layers: dict[str, Any] = field(default_factory=dict)
+    probes: dict[str, Any] = field(default_factory=dict)
     missing: str = ""
     problem: str = ""
 
@@ -43,6 +47,12 @@ def zygote() -> Zygote:
     return runtime.zygote
 
 
+def check_again() -> None:
+    """Try the sandbox out once more, beside the work, unless that is being done already. Returns at once."""
+    if runtime.zygote is not None and runtime.checked.is_set() and not runtime.checking.locked():
+        threading.Thread(target=_check, args=[runtime.zygote], name="selfcheck", daemon=True).start()
+
+
 def stop() -> None:
     if runtime.zygote is not None:
         runtime.zygote.close()
@@ -50,13 +60,22 @@ def stop() -> None:
 
 def _check(zygote: Zygote) -> None:
     try:
+        with runtime.checking:
+            _try_out(zygote)
+    finally:
+        runtime.checked_at = datetime.now(UTC)
+        runtime.checked.set()
+
+
+def _try_out(zygote: Zygote) -> None:
+    try:
         layers = selfcheck.check(zygote)
-        runtime.layers = {name: asdict(layer) for name, layer in layers.items()}
+        told = {name: asdict(layer) for name, layer in layers.items()}
+        runtime.probes = {name: said for name, said in told.items() if name in selfcheck.ACTS}
+        runtime.layers = {name: said for name, said in told.items() if name not in selfcheck.ACTS}
         runtime.missing = "" if zygote.walls.weak else selfcheck.reasons(layers)
         runtime.problem = selfcheck.problem(layers)
     except (LarderError, OSError) as error:
         if not stopping.is_set():
             runtime.problem = str(error)
             log.error("the sandbox could not be tried out: %s", error)
-    finally:
-        runtime.checked.set()

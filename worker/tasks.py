@@ -49,6 +49,7 @@ from worker.errors import BadSamples, Canceled, LarderError, SandboxError, Sandb
 from worker.heartbeat import Heartbeat
 from worker.report import Report, Verdict
 from worker.sandbox.limits import Limits
+from worker.versions import versions
 
 if TYPE_CHECKING:
     from worker.fitting import Fit
@@ -107,6 +108,14 @@ class Hold:
         """Leave the row to the next worker, as if this attempt had not been."""
         back = QUEUED_AGAIN if self.rows().model is Conversion else FREE
         self.rows().update(attempt=F("attempt") - 1, **back)
+
+
+def wake_for_check() -> None:
+    """Have a worker look now whether its sandbox is to be tried out again; the others look every few seconds."""
+    try:
+        check_sandbox.apply_async(retry=False, expires=NODE_SECONDS)
+    except Exception as error:  # whatever a broker's client raises; the rows are the truth
+        log.warning("could not tell a worker to check its sandbox: %s", error)
 
 
 def dispatch(task: Any, row: Row) -> None:
@@ -168,6 +177,12 @@ def _tell_again() -> None:
     for task, table in told:
         for row in table.objects.overdue()[:100]:
             dispatch(task, row)
+
+
+@app.task(name="worker.check_sandbox")
+def check_sandbox() -> None:
+    """Say that this worker is here, and begin to try its sandbox out where an operator has asked for that."""
+    _say_here()
 
 
 def _take(
@@ -565,10 +580,15 @@ def _say_here() -> None:
     close_old_connections()
     said = {
         "seen_at": timezone.now(),
+        "versions": versions(*formats.formats().values()),
         "sandbox_layers": runtime.runtime.layers,
+        "sandbox_probes": runtime.runtime.probes,
         "sandbox_problem": runtime.runtime.problem,
+        "checked_at": runtime.runtime.checked_at,
     }
-    WorkerNode.objects.update_or_create(name=_node_name(), defaults=said)
+    node, _ = WorkerNode.objects.update_or_create(name=_node_name(), defaults=said)
+    if node.is_check_due:
+        runtime.check_again()
 
 
 def _node_name() -> str:

@@ -186,10 +186,20 @@ class WorkerNode(models.Model):
 
     name = models.CharField(max_length=200, primary_key=True)
     seen_at = models.DateTimeField()
+    versions = models.JSONField(default=dict)  # {library: release}
     sandbox_layers = models.JSONField(default=dict)  # {layer: {"active": bool, "detail": str}}
+    sandbox_probes = models.JSONField(default=dict)  # the same of what a job tried; "by": the layer that stopped it
     sandbox_problem = models.TextField(blank=True)  # why jobs are refused, empty where the floor holds
+    checked_at = models.DateTimeField(null=True)  # when the worker tried its sandbox out
+    check_asked_at = models.DateTimeField(null=True)  # when an operator last asked for that
 
     objects = WorkerNodeQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_check_due(self) -> bool:
+        """Has an operator asked since the last one ended?"""
+        asked, checked = self.check_asked_at, self.checked_at
+        return asked is not None and (checked is None or checked < asked)

@@ -44,6 +44,8 @@ TABLE = {
     "login": [PUBLIC],
     "logout": [Row("post", OK, OK, OK, OK)],
     "healthz": [Row("get", REFUSED, REFUSED, REFUSED, REFUSED, REFUSED)],  # no broker, no worker
+    "status": [Row("get", MISSING, MISSING, MISSING, MISSING)],  # nobody here is staff
+    "status-check": [Row("post", MISSING, MISSING, MISSING, MISSING)],
     "why-not-pickle": [PUBLIC],
     "team": [READ],
     "upload": [Row("get", OK, OK, FORBIDDEN, MISSING), Row("post", REFUSED, REFUSED, FORBIDDEN, MISSING)],

@@ -59,11 +59,13 @@ def ignore(text: str) -> None:
 class Walls:
     """What the operator may say about them. ``inside``: a command that starts the zygote, as in another kernel, with
     the zygote's own command as its last arguments. ``user``: the user id that jobs have where Larder runs as root, 0
-    for root's. ``weak``: jobs run where the floor is missing, too."""
+    for root's. ``weak``: jobs run where the floor is missing, too. ``group``: the folder of the control group below
+    which each job gets its own; "" for one that is found, "-" for none."""
 
     inside: tuple[str, ...] = ()
     user: int = OWN_USER
     weak: bool = False
+    group: str = ""
 
 
 STANDARD = Walls()
@@ -88,7 +90,7 @@ class Zygote:
     ) -> None:
         self.walls = walls
         self.denied: Counter[tuple[str, str]] | None = Counter() if counted else None
-        self._options = [*steps, f"--user={walls.user}", *([] if preload else ["--bare"])]
+        self._options = [*steps, f"--user={walls.user}", f"--group={walls.group}", *([] if preload else ["--bare"])]
         self._log_stderr = log_stderr
         self._lock = threading.Lock()  # for starting and getting ready; jobs run side by side
         self._counting = threading.Lock()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from worker.sandbox import kernel, private_root
+from worker.sandbox.cgroups import Home
 
 FILES, HOST, IPC, USER, PROCESSES, NETWORK = (
     0x20000,
@@ -61,11 +62,12 @@ class Plan:
 @dataclass(frozen=True)
 class Enclosure:
     """The plan that works on this machine, and why better ones do not: for each layer that is missing. ``otherwise``:
-    the best one in which jobs are the user that Larder is."""
+    the best one in which jobs are the user that Larder is. ``home``: where each job gets a control group."""
 
     plan: Plan | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     otherwise: Plan | None = None
+    home: Home = field(default_factory=Home)
 
     def of_job(self, read: Iterable[str], folder: str) -> Enclosure:
         """The same with the job's folder given to its user; the other plan where that cannot be, as on a network's

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from worker.errors import NotRunnable
-from worker.sandbox import disk, kernel
+from worker.sandbox import cgroups, disk, kernel
 from worker.sandbox.answers import ResultPipe, Step, answer, watch
+from worker.sandbox.cgroups import Group
 from worker.sandbox.counting import Counted, Handover, serve
 from worker.sandbox.layers import BEFORE_FORK, IN_JOB, Layer, engage, library_paths, missing
 from worker.sandbox.namespaces import Enclosure, enter, settle
@@ -54,6 +55,7 @@ class Watch:
     disk_due: float = 0  # when to count the disk again
     peak: int = 0
     counted: Counted | None = None
+    group: Group | None = None
 
     def excess(self) -> str:
         """Which limit is passed: memory, disk, files, hidden, wall; empty while none is."""
@@ -114,6 +116,8 @@ def _supervise(watched: Watch) -> dict[str, Any]:
     reason = _wait(watched)
     os.kill(watched.pid, signal.SIGKILL)  # nobody has waited for it, so the number is still its own
     _, status = os.waitpid(watched.pid, 0)
+    if not reason and os.WIFSIGNALED(status) and watched.group and watched.group.was_short_of_memory():
+        reason = "memory"
     counted = watched.counted.names if watched.counted else {}
     return {"status": status, "reason": reason, "peak": watched.peak, "denied": counted}
 
@@ -169,9 +173,11 @@ def _run_job(cell: Cell, step: Step, layers: dict[str, Layer], supervisor: int) 
         os._exit(0 if contained else 1)
 
 
-def _fork_job(cell: Cell, step: Step, layers: dict[str, Layer]) -> int:
+def _fork_job(cell: Cell, step: Step, layers: dict[str, Layer], group: Group | None) -> int:
     supervisor = os.getpid()
     if (pid := os.fork()) == 0:
+        if group:
+            os.close(group.events)
         _run_job(cell, step, layers, supervisor)
     return pid
 
@@ -207,17 +213,20 @@ def oversee(cell: Cell, step: Step, enclosure: Enclosure) -> None:
     request = cell.request
     enclosure = enclosure.of_job(request.read, request.folder)
     alone = bool(enclosure.plan and enclosure.plan.files)
-    layers = engage(BEFORE_FORK, cell) | _enclose(cell, enclosure)
+    layers = engage(BEFORE_FORK, cell)
+    group, bounds = cgroups.enter(enclosure.home, f"{os.getppid()}-{os.getpid()}", request.limits)
+    layers |= {"cgroup": Layer(group is not None, bounds)} | _enclose(cell, enclosure)
     cell = dataclasses.replace(cell, alone=alone, handover=Handover() if request.counted else None)
     watched = Watch(
         pid=0,
+        group=group,
         request=request,
         deadline=time.monotonic() + request.limits.wall_seconds,
         memory_before=_memory_bytes("self"),
         disk_before=disk.used_bytes(request.folder, request.limits.files),
     )
     layers["supervisor"] = Layer(watched.memory_before > 0, "memory, disk and time, 50 times a second")
-    watched.pid = _fork_job(cell, step, layers)
+    watched.pid = _fork_job(cell, step, layers, group)
     os.close(cell.result)
     os.closerange(0, 3)  # the log ends with the job
     watched.counted = cell.handover.take(watched.pid) if cell.handover else None

@@ -17,10 +17,11 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from typing import NoReturn
 
-from worker.sandbox import kernel, namespaces, seccomp
+from worker.sandbox import cgroups, kernel, namespaces, seccomp
 from worker.sandbox.answers import Step
 from worker.sandbox.layers import library_paths
 from worker.sandbox.namespaces import Enclosure
@@ -77,6 +78,7 @@ def prepare(arguments: Namespace) -> dict[str, Step]:
         load_libraries()
     steps = load_steps(arguments.steps)
     namespaces.best(library_paths(), arguments.user)
+    cgroups.home(arguments.group)
     with suppress(kernel.Unavailable):  # the job reports it as a missing layer
         for program, alone in itertools.product((False, True), repeat=2):
             seccomp.compile_filter(program=program, alone=alone)
@@ -122,6 +124,8 @@ def serve(control: socket.socket, steps: dict[str, Step], enclosure: Enclosure) 
         message, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, PIPES)
         if not message:
             return
+        if enclosure.home.folder:
+            cgroups.sweep(enclosure.home.folder, {os.getpid()})
         fork_supervisor(message, descriptors, steps, enclosure)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -133,6 +137,7 @@ def _arguments() -> Namespace:
     parser.add_argument("parent", type=int)
     parser.add_argument("steps", nargs="+")
     parser.add_argument("--user", type=int, default=0, help="whom root becomes in a job; 0 for nobody else")
+    parser.add_argument("--group", default="", help="the control group below which jobs get theirs; - for none")
     parser.add_argument("--bare", dest="preload", action="store_false", help="import no library; for tests")
     return parser.parse_args()
 
@@ -152,7 +157,8 @@ def main() -> None:
     kernel.outlive_parent()  # or it would die with the thread that started it; from here on the socket tells
     control.send(json.dumps(ready).encode())
     with suppress(ConnectionResetError):
-        serve(control, steps, namespaces.best(library_paths(), arguments.user))
+        best = namespaces.best(library_paths(), arguments.user)
+        serve(control, steps, replace(best, home=cgroups.home(arguments.group)))
     os._exit(0)
 
 
