@@ -15,6 +15,9 @@ import worker
 from models_app.models import Tag
 from project import env
 from worker import errors, formats, report
+from worker.sandbox.layers import BEFORE_FORK, FILE_LAYERS, FLOOR, IN_JOB
+from worker.sandbox.namespaces import TOLD
+from worker.sandbox.selfcheck import ACTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -98,3 +101,12 @@ def test_every_command_is_documented() -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_every_layer_and_every_probe_is_in_the_promise() -> None:
+    security, sandbox = read("security.md"), read("sandbox.md")
+    layers = {*FLOOR, *FILE_LAYERS, *TOLD, *IN_JOB, *BEFORE_FORK, "cgroup"}
+    assert [name for name in layers if f"| `{name}`" not in sandbox] == []
+    assert [name for name in ACTS if f"| {name} |" not in security] == []
+    probes = re.findall(r"^\| ([^|]+) \| (?:private_root|processes|seccomp|rlimits|supervisor)", security, re.MULTILINE)
+    assert set(probes) == set(ACTS)

@@ -13,12 +13,19 @@ from playwright.sync_api import Dialog, FilePayload, Page, expect
 from tests.acceptance.walk import PATIENCE, choose
 from tests.stack import Stack
 
-NAMES = ("<img src=x onerror=alert(1)>", "a\u202egnp.exe\x1b[31m\r\nb", "L" * 10_000, "\u05de\u05e8\u05e7 12", "{{ x }}%s")
+NAMES = (
+    "<img src=x onerror=alert(1)>",
+    "a\u202egnp.exe\x1b[31m\r\nb",
+    "L" * 10_000,
+    "\u05de\u05e8\u05e7 12",
+    "{{ x }}%s",
+)
 FILE = "=exe\u202esarek\u2066 " + "W" * 180 + "\"';<b>.keras"
 WIDTHS = (390, 1280)
 # The elements that stick out and lie in no box that scrolls
 WIDEST = """() => [...document.querySelectorAll("main *, header *")]
-  .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1 && !one.closest(".scroll"))
+  .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .filter((one) => !one.closest(".scroll"))
   .map((one) => `${one.tagName}.${one.className} ${one.textContent.slice(0, 30)}`).slice(0, 12)"""
 
 

@@ -12,6 +12,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from models_app.actions import sharing
+from models_app.management.commands import _batch, inspect
 from models_app.models import (
     SYSTEM,
     Actor,
@@ -285,6 +287,21 @@ def test_an_event_is_one_line_of_the_log(text: str) -> None:
     assert [line for line in rest if not line.startswith("    ")] == []
     assert HIDDEN.search("".join(rest)) is None
     assert json.dumps(first).isascii()
+
+
+@CASES
+def test_it_commands_no_terminal(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line says of a model: none of its names begins a line, or is more than text."""
+    out = io.StringIO()
+    row = _batch.Row("given.keras", "keras", more={"recognised_by": "", "summary": a_hostile_summary(text).to_json()})
+    command = inspect.Command(stdout=out)  # type: ignore[arg-type]
+    monkeypatch.setattr(_batch, "Zygote", lambda **_: nullcontext())
+    monkeypatch.setattr(_batch, "_settle", lambda row, *_: row)
+    _batch.work_through(command, {"json": False, "allow_custom_code": False}, [row], print, inspect._describe)
+    first, *rest = out.getvalue().splitlines()
+    assert first.startswith("readable given.keras")
+    assert HIDDEN.search(out.getvalue()) is None
+    assert [line for line in rest[:-1] if not line.startswith("         ")] == []
 
 
 @CASES

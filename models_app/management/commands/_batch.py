@@ -29,6 +29,7 @@ from worker.intake import recognise, suffix_finding, take_sample
 from worker.report import Check, Finding, Verdict
 from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
+from worker.visible import visible
 
 log = logging.getLogger(__name__)
 AT_ONCE = 2  # jobs are processes; more of them than cores only wait for each other
@@ -143,7 +144,7 @@ def work_through(
         pending = [threads.submit(_settle, row, zygote, bool(options["allow_custom_code"]), work) for row in rows]
         try:
             for row in (future.result() for future in pending):
-                command.stdout.write(json.dumps(row.to_json()) if options["json"] else describe(row))
+                command.stdout.write(json.dumps(row.to_json()) if options["json"] else visible(describe(row)))
                 command.stdout.flush()
         except KeyboardInterrupt:
             threads.shutdown(wait=False, cancel_futures=True)

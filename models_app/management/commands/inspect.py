@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from models_app.management.commands._batch import Model, Row, add_common_arguments, finding_line, work_through
 from worker import formats
 from worker.formats._format import Signature, Summary, TensorSpec
+from worker.visible import one_line
 
 
 class Command(BaseCommand):
@@ -53,7 +54,7 @@ def _facts(summary: Summary) -> list[str]:
         "imports": ", ".join(summary.imports[:20]),
     }
     lines = [f"{name}: {text}" for name, text in facts.items() if text]
-    return [f"         {line}" for line in [*lines, *_signatures(summary)]]
+    return [f"         {one_line(line)}" for line in [*lines, *_signatures(summary)]]
 
 
 def _signatures(summary: Summary) -> list[str]:
