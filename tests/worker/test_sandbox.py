@@ -342,7 +342,37 @@ def test_a_dead_zygote_is_started_again(bare: Zygote, folder: Path) -> None:
     assert bare.wait_ready()["pid"] != first
 
 
-@pytest.mark.parametrize("victim", ["zygote", "outer", "supervisor", "job"])
+def test_a_job_whose_zygote_died_runs_once_more(bare: Zygote, folder: Path) -> None:
+    """In a new one, and without what it had written."""
+    (folder / "given").write_text("model", encoding="utf-8")
+    killed: list[int] = []
+
+    def kill(_: str) -> None:
+        if not killed:
+            (folder / "half").mkdir()
+            (folder / "half" / "written").touch()
+            killed.append(bare.wait_ready()["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    outcome = bare.run("sleep", {"seconds": 0.3}, read=(), folder=folder, limits=SMALL, progress=kill)
+    assert outcome.value == {}
+    assert bare.wait_ready()["pid"] != killed[0]
+    assert [path.name for path in folder.iterdir()] == ["given"]
+
+
+def test_it_runs_no_third_time(bare: Zygote, folder: Path) -> None:
+    killed: list[int] = []
+
+    def kill(_: str) -> None:
+        killed.append(bare.wait_ready()["pid"])
+        os.kill(killed[-1], signal.SIGKILL)
+
+    with pytest.raises(NoResult):
+        bare.run("sleep", {"seconds": 60}, read=(), folder=folder, limits=SMALL, progress=kill)
+    assert len(killed) == 2
+
+
+@pytest.mark.parametrize("victim", ["outer", "supervisor", "job"])
 def test_a_job_in_flight_is_told_of_a_death(bare: Zygote, folder: Path, victim: str) -> None:
     zygote = bare.wait_ready()["pid"]
 
@@ -351,7 +381,7 @@ def test_a_job_in_flight_is_told_of_a_death(bare: Zygote, folder: Path, victim: 
         line = [zygote]  # zygote, one that stays outside of the pid namespace, supervisor, job
         while below := [pid for pid, parent in tree.items() if parent == line[-1]]:
             line += below
-        os.kill({"zygote": zygote, "outer": line[1], "supervisor": line[-2], "job": line[-1]}[victim], signal.SIGKILL)
+        os.kill({"outer": line[1], "supervisor": line[-2], "job": line[-1]}[victim], signal.SIGKILL)
 
     with pytest.raises(Crashed if victim == "job" else NoResult):
         bare.run("sleep", {"seconds": 60}, read=(), folder=folder, limits=SMALL, progress=kill)

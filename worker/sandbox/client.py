@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -71,6 +72,19 @@ class Walls:
 STANDARD = Walls()
 
 
+def _names(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def _emptied(request: Request, before: set[str]) -> bool:
+    """Nothing is left in the folder of what a job wrote that was lost; False where something cannot be removed."""
+    for name in set(_names(request.folder)) - before:
+        path = Path(request.folder, name)
+        with suppress(OSError):
+            path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+    return not set(_names(request.folder)) - before
+
+
 class Zygote:
     """A warm process that has imported TensorFlow and forks one locked-up job for every ``run``.
 
@@ -94,6 +108,7 @@ class Zygote:
         self._log_stderr = log_stderr
         self._lock = threading.Lock()  # for starting and getting ready; jobs run side by side
         self._counting = threading.Lock()
+        self._closed = 0  # how often somebody ended it on purpose
         self._ready: dict[str, Any] | None = None
         self._start()
 
@@ -105,6 +120,7 @@ class Zygote:
 
     def close(self) -> None:
         """End the zygote and the jobs that run in it. A later ``run`` would start it again."""
+        self._closed += 1
         self._process.kill()  # first, for a thread may hold the lock and wait for the imports
         with self._lock:
             self._end()
@@ -213,12 +229,15 @@ class Zygote:
         return ending.layers
 
     def _perform(self, request: Request, canceled: Callable[[], bool], progress: Callable[[str], None]) -> Ending:
-        """Run a job; a second time where the zygote died before it took it."""
+        """Run a job; a second time where the zygote died before it took it, or took it along."""
+        closed, before = self._closed, set(_names(request.folder))
         ending = self._attempt(request, canceled, progress)
-        if ending.begun or ending.problem or ending.reason:
+        if ending.problem or ending.reason or ending.status is not None:
             return ending
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)
+        if ending.begun and (self._process.poll() is None or self._closed > closed or not _emptied(request, before)):
+            return ending
         self.wait_ready()
         return self._attempt(request, canceled, progress)
 
