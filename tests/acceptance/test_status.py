@@ -10,7 +10,7 @@ from tests.acceptance.walk import PATIENCE
 from tests.browser import sign_in
 from tests.stack import Stack
 
-NAME, PASSWORD = "olga", "an operator's own password"  # noqa: S105
+NAME, PASSWORD = "olga", "an operator's own password"
 MAKE = f"""
 from django.contrib.auth.models import User
 User.objects.filter(username={NAME!r}).delete()

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from bench.corpus import examine, stratified
+from bench.corpus import examine, refused, stratified
 from tests.formats.corpus import Entry, entries
 from worker.sandbox.client import Zygote
 
@@ -26,8 +27,18 @@ def drawn() -> list[Any]:
     return [pytest.param(entry, id=f"{entry.tag}-{entry.format}") for entry in stratified(entries(), 1, SEED)]
 
 
+@pytest.fixture(scope="module")
+def counting() -> Iterator[Zygote]:
+    """One that counts what its jobs are refused: a library that needs another system call fails here, by its name."""
+    with Zygote(counted=True) as own:
+        yield own
+
+
 @pytest.mark.parametrize("entry", drawn())
-def test_it_becomes_a_file_that_computes_what_its_writer_recorded(entry: Entry, zygote: Zygote) -> None:
+def test_it_becomes_a_file_that_computes_what_its_writer_recorded(entry: Entry, counting: Zygote) -> None:
     print(f"LARDER_CORPUS_SEED={SEED} {entry.id}")
-    outcome = examine(entry, zygote)
+    assert counting.denied is not None
+    counting.denied.clear()
+    outcome = examine(entry, counting)
+    assert refused(counting) == set()
     assert outcome.is_right or outcome.codes[:1] in [[code] for code in entry.refusals], outcome.problems

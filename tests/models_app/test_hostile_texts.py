@@ -294,7 +294,7 @@ def test_it_commands_no_terminal(text: str, monkeypatch: pytest.MonkeyPatch) -> 
     """What the command line says of a model: none of its names begins a line, or is more than text."""
     out = io.StringIO()
     row = _batch.Row("given.keras", "keras", more={"recognised_by": "", "summary": a_hostile_summary(text).to_json()})
-    command = inspect.Command(stdout=out)  # type: ignore[arg-type]
+    command = inspect.Command(stdout=out)
     monkeypatch.setattr(_batch, "Zygote", lambda **_: nullcontext())
     monkeypatch.setattr(_batch, "_settle", lambda row, *_: row)
     _batch.work_through(command, {"json": False, "allow_custom_code": False}, [row], print, inspect._describe)
