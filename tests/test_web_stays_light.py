@@ -29,7 +29,7 @@ from models_app.models import SYSTEM, Actor, ModelVersion
 from models_app.models.quarantine import Cause, put_in_quarantine
 from tests.models_app.conftest import LONG, SUMMARY, a_report, keras_file
 
-alice = User.objects.create_user("alice")
+alice = User.objects.create_user("alice", is_staff=True)
 actor = Actor.of(alice)
 team = teams.create_team(actor, "Kitchen")
 client = Client(headers={"host": "localhost"})
