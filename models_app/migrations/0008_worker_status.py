@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("models_app", "0006_measurement")]
+    dependencies = [("models_app", "0007_samples_fit")]
 
     operations = [
         migrations.AddField("workernode", "versions", models.JSONField(default=dict)),
