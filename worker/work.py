@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from worker import formats
-from worker.errors import Canceled, DiskFull, LarderError, NoResult, OutOfMemory, SandboxMissing, TimedOut
+from worker.errors import Canceled, DiskFull, Forbidden, LarderError, NoResult, OutOfMemory, SandboxMissing, TimedOut
 from worker.formats._format import unheard
 from worker.report import Finding
 from worker.sandbox.limits import Limits
@@ -29,7 +29,8 @@ MIB = 1024 * 1024
 MAX_VALUES = 512 * MIB  # of inputs or outputs that a job may hand over; judging them takes some times that
 PROGRAM_SECONDS = 60.0
 MOST_SHOWN = 64 * MIB  # of what a job says about every weight; thousands take some
-STOPPED = (Canceled, SandboxMissing)  # nobody wants the answer, or no job can be asked: whatever is tried ends here
+# Nobody wants the answer, no job can be asked, or one of them tried what no model needs: whatever is tried ends here.
+STOPPED = (Canceled, SandboxMissing, Forbidden)
 OF_THE_JOB = (TimedOut, OutOfMemory, DiskFull)  # shortages, which say nothing about the file
 
 

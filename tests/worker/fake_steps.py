@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,8 @@ def _is_open(number: int) -> bool:
 
 
 def reach(arguments: Arguments, _: Progress) -> Value:
-    """The errno with which each act on ``path`` is refused, or what it got."""
+    """The errno with which each act on ``path`` is refused, or what it got: in a file, for no answer of a job counts
+    that tries such things."""
     path = arguments["path"]
     acts = {
         "read": lambda: Path(path).read_text(encoding="utf-8"),
@@ -285,7 +287,9 @@ def reach(arguments: Arguments, _: Progress) -> Value:
         "utime": lambda: os.utime(path, (1, 1)),
         "device": lambda: os.open("/dev/shm/larder", os.O_CREAT | os.O_WRONLY),
     }
-    return {name: _tried(act) for name, act in acts.items()}
+    found = {name: _tried(act) for name, act in acts.items()}
+    Path("reached.json").write_text(json.dumps(found), encoding="utf-8")
+    return {}
 
 
 def _tried(act: Any) -> str:
@@ -293,6 +297,25 @@ def _tried(act: Any) -> str:
         return repr(act())
     except OSError as error:
         return errno.errorcode[error.errno or 0]
+
+
+def attempt_all(arguments: Arguments, _: Progress) -> Value:
+    """One of everything, and then an answer as if nothing had been."""
+    import socket
+
+    acts = (
+        lambda: Path("/etc/passwd").read_bytes(),
+        lambda: Path(arguments["outside"]).write_bytes(b""),
+        lambda: subprocess.run(["true"], check=False),  # noqa: S607
+        os.fork,
+        lambda: socket.create_connection(("127.0.0.1", 80)),
+        lambda: os.kill(os.getppid(), 0),
+        lambda: ctypes.CDLL(os.path.abspath("foreign.so")),
+    )
+    for act in acts:
+        with suppress(OSError):
+            act()  # type: ignore[operator]
+    return {"done": True}
 
 
 def map_shared(_: Arguments, __: Progress) -> Value:
@@ -421,6 +444,7 @@ STEPS: dict[str, Step] = {
         trace,
         look_around,
         reach,
+        attempt_all,
         start_threads,
         use_temporary_files,
         build_and_save,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,13 @@ def bare() -> Iterator[Zygote]:
 
 def run(zygote: Zygote, folder: Path, step: str, limits: Limits = SMALL, **arguments: Any) -> Outcome:
     return zygote.run(step, arguments, read=(), folder=folder, limits=limits)
+
+
+def reach(zygote: Zygote, folder: Path, path: Path, read: Sequence[Path] = ()) -> dict[str, Any]:
+    """What each act on the path came to, in a job that is called what it is for that."""
+    with pytest.raises(Forbidden):
+        zygote.run("reach", {"path": str(path)}, read=read, folder=folder, limits=SMALL)
+    return dict(json.loads((folder / "reached.json").read_text(encoding="utf-8")))
 
 
 def parents() -> dict[int, int]:
@@ -278,7 +285,7 @@ def test_files_of_others_stay_as_they_are(zygote: Zygote, folder: Path, tmp_path
     secret = tmp_path / "secret"
     secret.write_text("secret", encoding="utf-8")
     before = secret.stat()
-    found = run(zygote, folder, "reach", path=str(secret)).value
+    found = reach(zygote, folder, secret)
     pretended = ("chmod", "utime")  # may claim that they were done
     assert {act: told for act, told in found.items() if told not in REFUSED and act not in pretended} == {}
     assert secret.read_text(encoding="utf-8") == "secret"
@@ -288,7 +295,7 @@ def test_files_of_others_stay_as_they_are(zygote: Zygote, folder: Path, tmp_path
 def test_a_given_file_may_be_read_and_not_written(zygote: Zygote, folder: Path, tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.write_text("model", encoding="utf-8")
-    found = zygote.run("reach", {"path": str(given)}, read=[given], folder=folder, limits=SMALL).value
+    found = reach(zygote, folder, given, read=[given])
     assert found["read"] == "'model'"
     assert {found["write"], found["list"]} <= set(REFUSED)
 

@@ -11,37 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from worker.errors import ConverterFailed, DiskFull, LarderError, OutOfMemory
+from worker.sandbox.audit import Watch
 from worker.sandbox.limits import Limits, size
 from worker.sandbox.request import Request
 
 Progress = Callable[[str], None]
 Step = Callable[[dict[str, Any], Progress], dict[str, Any]]
 
-MAX_EVENTS = 20
 MAX_PROBLEM = 300
 DISK_WORDS = tuple(os.strerror(number) for number in (27, 28, 122))  # EFBIG, ENOSPC, EDQUOT
-
-_PROGRAM = "start a program"
-_PROCESS = "create a process"
-_NETWORK = "open a network connection"
-# Python's audit events that no honest model causes. Telemetry, not a barrier: it names what the file tried. Opening
-# files for writing, loading libraries and unpickling names occur in honest jobs.
-TELLING = {
-    "os.system": _PROGRAM,
-    "os.exec": _PROGRAM,
-    "os.posix_spawn": _PROGRAM,
-    "os.spawn": _PROGRAM,
-    "subprocess.Popen": _PROGRAM,
-    "pty.spawn": _PROGRAM,
-    "os.fork": _PROCESS,
-    "os.forkpty": _PROCESS,
-    "socket.connect": _NETWORK,
-    "socket.bind": _NETWORK,
-    "socket.sendto": _NETWORK,
-    "socket.sendmsg": _NETWORK,
-    "socket.getaddrinfo": _NETWORK,
-    "socket.gethostbyname": _NETWORK,
-}
 
 
 class ResultPipe:
@@ -58,16 +36,10 @@ class ResultPipe:
                 rest = rest[os.write(self._descriptor, rest) :]
 
 
-def watch(pipe: ResultPipe, expected: frozenset[str] = frozenset()) -> None:
-    """Report the telling audit events, the first of them, but not those that are ``expected``."""
-    seen: list[str] = []
-
-    def report(name: str, arguments: tuple[Any, ...]) -> None:
-        if name in TELLING and name not in expected and len(seen) < MAX_EVENTS:
-            seen.append(name)
-            pipe.send({"event": name, "detail": repr(arguments)[:200]})
-
-    sys.addaudithook(report)
+def watch(pipe: ResultPipe, request: Request) -> None:
+    """Tell the worker what this job tries that no model needs; becoming its program is expected of it."""
+    expected = {"os.exec"} if request.program else set[str]()
+    sys.addaudithook(Watch(request, lambda kind, detail: pipe.send({"event": kind, "detail": detail}), expected))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,7 +11,6 @@ from worker.errors import (
     Canceled,
     Crashed,
     DiskFull,
-    Forbidden,
     LarderError,
     NoResult,
     OutOfMemory,
@@ -20,7 +19,7 @@ from worker.errors import (
     TimedOut,
     from_json,
 )
-from worker.sandbox.answers import TELLING
+from worker.sandbox.attempts import Attempt, forbidden, heard
 from worker.sandbox.layers import Layer, missing
 from worker.sandbox.limits import Limits, size
 
@@ -52,7 +51,7 @@ def _stopped(reason: str, limits: Limits) -> LarderError:
         "memory": OutOfMemory(limit=size(limits.memory_bytes)),
         "disk": DiskFull(limit=size(limits.disk_bytes)),
         "files": DiskFull(limit=f"{limits.files:,} files"),
-        "hidden": Forbidden(what="hide what it writes"),
+        "hidden": forbidden([Attempt("hide")]),
         "wall": TimedOut(seconds=f"{limits.wall_seconds:g}", kind="wall-clock"),
         "canceled": Canceled(),
     }[reason]
@@ -65,7 +64,7 @@ def _killed(number: int, log: str, limits: Limits) -> LarderError:
     named: dict[int, LarderError] = {
         signal.SIGXCPU: TimedOut(seconds=limits.cpu_seconds, kind="processor"),
         signal.SIGXFSZ: DiskFull(limit=size(limits.file_bytes)),
-        signal.SIGSYS: Forbidden(what="make a system call that is not allowed"),
+        signal.SIGSYS: forbidden([Attempt("call")]),
         signal.SIGKILL: Crashed(signal="SIGKILL: perhaps the machine ran out of memory"),
     }
     return named.get(number) or Crashed(signal=_signal_name(number))
@@ -80,8 +79,8 @@ def _signal_name(number: int) -> str:
 
 def _tried(events: list[dict[str, Any]]) -> LarderError | None:
     """Forbidden where the job tried what no model needs, even if it went on afterwards."""
-    tried = [TELLING[str(event["event"])] for event in events if str(event["event"]) in TELLING]
-    return Forbidden(what=tried[0]) if tried else None
+    tried = [attempt for event in events if (attempt := heard(event))]
+    return forbidden(tried) if tried else None
 
 
 def _not_run(ending: Ending, weak: bool) -> LarderError | None:
@@ -112,7 +111,7 @@ def _reported(data: Any) -> LarderError:
         return NoResult(status="an error without a name")
     error = from_json(data)
     if isinstance(error, SandboxError) and not isinstance(error, OWN_SHORTAGES):
-        return Forbidden(what="speak for the sandbox")
+        return forbidden([Attempt("speak")])
     return error
 
 
@@ -121,7 +120,7 @@ def _answered(ending: Ending) -> dict[str, Any] | LarderError:
     if ending.overflow:
         return NoResult(status="an answer that is too long")
     if len(ending.answers) > 1:
-        return Forbidden(what="forge the answer")
+        return forbidden([Attempt("forge")])
     if not ending.answers:
         return NoResult(status=os.waitstatus_to_exitcode(ending.status or 0))
     if "error" in ending.answers[0]:
@@ -133,7 +132,7 @@ def _answered(ending: Ending) -> dict[str, Any] | LarderError:
 def judge(ending: Ending, limits: Limits, weak: bool = False) -> dict[str, Any]:
     """The value that the step returned. Raises the one error that says how the job ended otherwise. ``weak``: it may
     have run without the floor."""
-    error = _not_run(ending, weak) or _tried(ending.events) or _died(ending, limits)
+    error = _tried(ending.events) or _not_run(ending, weak) or _died(ending, limits)
     answered = error or _answered(ending)
     if isinstance(answered, LarderError):
         if ending.log:

@@ -138,7 +138,7 @@ def _lock_up(cell: Cell, layers: dict[str, Layer], supervisor: int) -> bool:
 
 def _run_step(cell: Cell, step: Step) -> None:
     pipe, program = ResultPipe(cell.result), cell.request.program
-    watch(pipe, frozenset({"os.exec"}) if program else frozenset())
+    watch(pipe, cell.request)
     answered = answer(cell.request, step, lambda text: pipe.send({"progress": text}))
     sys.stdout.flush()
     sys.stderr.flush()
