@@ -127,7 +127,7 @@ def _follow(entry: Entry, zygote: Zygote, folder: Path, outcome: Outcome, wanted
     item, _ = recognise(take_sample(bundle.path, bundle.name))
     outcome.slug, outcome.stage = item.slug, "load"
     inspection = pipeline.inspect(
-        zygote, bundle.path, item.slug, _made(folder / "inspect"), Limits(), custom_code=entry.code
+        zygote, bundle.path, item.slug, _made(folder / "inspect"), Limits(), consent=entry.consent
     )
     if inspection.error:
         raise inspection.error
@@ -149,7 +149,7 @@ def _verdict(entry: Entry, zygote: Zygote, source: pipeline.Source, target: str,
     """What is said of the conversion where this seed draws the inputs, and the recorded ones are not known."""
     own = Path(tempfile.mkdtemp(dir=folder))
     try:
-        result = pipeline.convert(zygote, source, target, {}, own, Limits(), custom_code=entry.code, seed=seed)
+        result = pipeline.convert(zygote, source, target, {}, own, Limits(), consent=entry.consent, seed=seed)
     except LarderError as error:
         return Verdict(seed, f"error {error.code}", error.message)
     finally:
@@ -164,7 +164,7 @@ def _computes(entry: Entry, zygote: Zygote, source: pipeline.Source, folder: Pat
     arrays = entry.inputs([spec.name for spec in specs])
     save_draws(given, [{spec.name: _plain(arrays[spec.name], spec.dtype, entry, spec.name) for spec in specs}])
     arguments = {"path": str(source.path), "format": source.format, "specs": [dataclasses.asdict(s) for s in specs]}
-    files = {"inputs": str(given), "outputs": str(answers), "custom_code": None}
+    files = {"inputs": str(given), "outputs": str(answers), "consent": None}
     try:
         zygote.run("run", arguments | files, read=[source.path, given], folder=folder, limits=Limits())
     except LarderError:
@@ -188,7 +188,7 @@ def _is_right(
     entry: Entry, zygote: Zygote, source: pipeline.Source, target: str, samples: Path | None, folder: Path, out: Outcome
 ) -> bool:
     try:
-        result = pipeline.convert(zygote, source, target, {}, folder, Limits(), samples=samples, custom_code=entry.code)
+        result = pipeline.convert(zygote, source, target, {}, folder, Limits(), samples=samples, consent=entry.consent)
         out.verdict = str(result.report.verdict)
         problem = _difference(entry, folder) if samples else ""
     except LarderError as error:

@@ -88,6 +88,18 @@ class FinishForm(UploadForm):
         del self.fields["files"]
 
 
+class ConsentForm(forms.Form):
+    """The sentence on the page, ticked."""
+
+    agreed = forms.BooleanField()
+
+
+class PolicyForm(forms.Form):
+    """Whether members may agree to run code: a choice of two, for a box that is not ticked sends nothing."""
+
+    custom_code = forms.ChoiceField(choices=[("no", "Not allowed"), ("yes", "Allowed with consent")])
+
+
 class MemberForm(forms.Form):
     who = forms.CharField(max_length=254, label="User name or e-mail")
     role = forms.ChoiceField(choices=Role.choices, initial=Role.VIEWER)

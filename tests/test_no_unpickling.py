@@ -47,6 +47,7 @@ NAMES = {
 SOCKETS = {"recv"}  # a socket's is bytes; a Connection's is a pickle
 ALLOWED_RECV = {"worker/sandbox"}  # the control socket, and nothing of multiprocessing is imported there
 # Switches that make a harmless call unpickle, and the value that keeps it harmless
+AGREED = "worker/formats/_agreed.py"  # where a person agreed; see test_code_runs_nowhere_else.py
 SWITCHES = {"allow_pickle": False, "weights_only": True, "safe_mode": True, "allow_dangerous_deserialization": False}
 
 
@@ -60,7 +61,7 @@ def _is_fault(node: ast.AST, where: str) -> bool:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return any(_is_forbidden(name) for name in _imported(node))
     if isinstance(node, ast.Call):
-        return _imports_by_text(node) or any(_switches_on(keyword) for keyword in node.keywords)
+        return _imports_by_text(node) or any(_switches_on(keyword, where) for keyword in node.keywords)
     if isinstance(node, ast.Attribute | ast.Name):
         name = node.attr if isinstance(node, ast.Attribute) else node.id
         return name in NAMES and not (name in SOCKETS and any(where.startswith(place) for place in ALLOWED_RECV))
@@ -89,9 +90,9 @@ def _imports_by_text(node: ast.Call) -> bool:
     return called in ("import_module", "__import__", "find_spec") and _is_forbidden(text)
 
 
-def _switches_on(keyword: ast.keyword) -> bool:
+def _switches_on(keyword: ast.keyword, where: str) -> bool:
     """A switch that is not plainly set to its harmless value, also where the value is computed."""
-    if keyword.arg not in SWITCHES:
+    if keyword.arg not in SWITCHES or (keyword.arg == "safe_mode" and where == AGREED):
         return False
     value = keyword.value
     return not (isinstance(value, ast.Constant) and value.value is SWITCHES[keyword.arg])

@@ -7,6 +7,7 @@ be meant, and refused with the candidates' names where several could.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -50,10 +51,6 @@ class Bundle:
         names = ", ".join(self.left_out[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
         return (LEFT_OUT(names=names),)
 
-    def without_code(self) -> Bundle:
-        """The same where nobody may run the code: it is left out then, like whatever else is no part of the model."""
-        return replace(self, code=None, left_out=(self.code_name, *self.left_out)) if self.code else self
-
 
 def gather(given: Path, scratch: Path, name: str = "") -> Bundle:
     """The model that a path names, which may be a file, a folder or an archive of either.
@@ -85,15 +82,31 @@ def _of_archive(path: Path, scratch: Path, name: str) -> Bundle:
     """The archive itself where it is one model and nothing else, or else the model among the files inside."""
     sample = take_sample(path, name)
     if _is_one_thing(sample):
-        return Bundle(path, name)
+        return _with_code(Bundle(path, name), sample, scratch)
     folder = scratch / "opened"
     archive.unpack(path, folder, name)
     tree = _tree(folder)
     opened = _opened(tree, scratch)
     found = candidates.choose(candidates.find(opened), name)
     if found is None or (tree == opened and _covers(found, tree) and len(formats.matches(sample)) == 1):
-        return Bundle(path, name)
+        return _with_code(Bundle(path, name), sample, scratch)
     return _packed(found, opened, scratch, name)
+
+
+def _with_code(bundle: Bundle, sample: Sample, scratch: Path) -> Bundle:
+    """The same with the code that lies in the archive, beside the model or in its folder."""
+    code_name = next((member.name for member in sample.members if _is_code(PurePosixPath(member.name))), "")
+    if not code_name:
+        return bundle
+    for entry in archive.entries(bundle.path, bundle.name):
+        if entry.member.name == code_name:
+            with entry.open() as file, (scratch / CODE).open("wb") as target:
+                shutil.copyfileobj(file, target)
+    return replace(bundle, code=scratch / CODE, code_name=code_name)
+
+
+def _is_code(name: PurePosixPath) -> bool:
+    return name.name == CODE and len(name.parts) <= 2
 
 
 def _is_one_thing(sample: Sample) -> bool:
@@ -135,7 +148,7 @@ def _only_file(tree: Tree) -> Candidate | None:
 
 
 def _packed(found: Candidate, tree: Tree, scratch: Path, name: str) -> Bundle:
-    code_name = next((name for name in tree if name.name == CODE and len(name.parts) <= 2), PurePosixPath())
+    code_name = next(filter(_is_code, tree), PurePosixPath())
     code = tree.get(code_name)
     taken = {path for _, path in found.files} | {code}
     left_out = tuple(str(place) for place, path in tree.items() if path not in taken)

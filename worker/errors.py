@@ -170,17 +170,25 @@ class WeightsMismatch(ModelError):
 
 
 class CustomCode(ModelError):
-    """The model needs code that is not in the file: {names}. Upload it where custom code is allowed, or save it as a
-    SavedModel, which carries its graph."""
+    """The model needs code that is not in the file: {names}. Upload custom_objects.py together with it and agree to run
+    that, or save the model as a SavedModel, which carries its graph."""
 
     code = "custom-code"
 
 
 class LambdaRefused(ModelError):
     """The model has a Lambda layer ({names}) that holds Python byte code, which Larder reads but does not run. This
-    in it was not understood: {problem}. Replace it with a registered layer, or save the model as a SavedModel."""
+    in it was not understood: {problem}. Replace it with a registered layer, save the model as a SavedModel, or agree to
+    run it."""
 
     code = "lambda-refused"
+
+
+class ConsentNeeded(ModelError):
+    """The model needs Python code to run ({names}), and nobody has agreed to that. {advice}"""
+
+    code = "consent-needed"
+    http_status = 403
 
 
 class ConversionError(LarderError):
@@ -317,6 +325,12 @@ class Quarantined(LarderError):
 
     code = "quarantined"
     http_status = 423
+
+
+class QuarantinedForGood(Quarantined):
+    """{name} is in quarantine for good and is not handed out: {reason}. Nobody can release it."""
+
+    code = "quarantined-for-good"
 
 
 class StateError(LarderError):

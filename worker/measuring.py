@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from worker import formats, loadback
+from worker.custom_code import Consent
 from worker.errors import LarderError, NothingMeasured
 from worker.formats._format import TensorSpec, unheard
 from worker.report import Report
@@ -125,13 +126,13 @@ def measure(
     folder: Path,
     limits: Limits,
     *,
-    custom_code: Path | None = None,
+    consent: Consent | None = None,
     stage: Callable[[str], None] = unheard,
     canceled: Callable[[], bool] = never,
 ) -> Table:
     """The table of these files, the source first. NothingMeasured where none of them runs here."""
     started = time.monotonic()
-    work = Work(zygote, folder, limits, SEED, custom_code, canceled=canceled, stage=stage)
+    work = Work(zygote, folder, limits, SEED, consent, canceled=canceled, stage=stage)
     bench = _Bench(work, variants)
     bench.run_all(started)
     if not any(bench.taken):

@@ -14,8 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker import culprit, formats, routes, signatures
+from worker import culprit, custom_code, formats, routes, signatures
 from worker.advice import naming_the_step
+from worker.custom_code import Consent
 from worker.errors import BadOption, LarderError, from_json
 from worker.formats._format import WRITTEN, Option, Summary, unheard
 from worker.formats._likeness import Likeness
@@ -63,15 +64,16 @@ def inspect(
     format: str,
     folder: Path,
     limits: Limits,
-    custom_code: Path | None = None,
+    consent: Consent | None = None,
     canceled: Callable[[], bool] = never,
     name: str = "",
     load: bool = True,
 ) -> Inspection:
     """The structure of a file, what is to be known about it, and whether its model loads, unless ``load`` is off."""
     named = named_for(path, format, folder)
-    arguments = {"path": str(named), "format": format, "custom_code": text(custom_code), "load": load}
-    read = [path, *filter(None, [custom_code])]
+    agreed = consent.to_json() if consent else None
+    arguments = {"path": str(named), "format": format, "consent": agreed, "load": load}
+    read = [path, *(consent.read if consent else ())]
     with calling(named, name):
         answer = zygote.run("inspect", arguments, read=read, folder=folder, limits=limits, canceled=canceled).value
     with sense():
@@ -92,7 +94,7 @@ def convert(
     limits: Limits,
     *,
     samples: Path | None = None,
-    custom_code: Path | None = None,
+    consent: Consent | None = None,
     stage: Callable[[str], None] = unheard,
     canceled: Callable[[], bool] = never,
     with_twin: bool = True,
@@ -107,8 +109,8 @@ def convert(
     source, chosen = _chosen(source, target, options)
     route = routes.find_route(source.format, target, source.summary, limits.memory_bytes)
     seed = _seed(source.path) if seed is None else seed
-    work = Work(zygote, folder, limits, seed, custom_code, samples, canceled, stage)
-    work.add(signatures.left(source, target))
+    work = Work(zygote, folder, limits, seed, consent, samples, canceled, stage)
+    work.add([*signatures.left(source, target), *_about_code(consent, source, target)])
     twin = _twin_agrees if with_twin else None
     proof = Proof(work, source, route, chosen, folder / "step-1", twin=twin, looks=with_twin, unrounded=_unrounded)
     path = source.path
@@ -131,7 +133,7 @@ def compare(
     limits: Limits,
     *,
     samples: Path | None = None,
-    custom_code: Path | None = None,
+    consent: Consent | None = None,
     findings: Sequence[Finding] = (),
     stage: Callable[[str], None] = unheard,
     canceled: Callable[[], bool] = never,
@@ -142,8 +144,8 @@ def compare(
     ``findings``: what was said when it was made, where that is known. ``looks``: is more wanted than the verdict?"""
     started = time.monotonic()
     source, chosen = _chosen(source, target, options)
-    work = Work(zygote, folder, limits, _seed(source.path), custom_code, samples, canceled, stage)
-    work.add(findings)
+    work = Work(zygote, folder, limits, _seed(source.path), consent, samples, canceled, stage)
+    work.add([*findings, *_about_code(consent, source, target)])
     route, first = _route_between(source, target), work.subfolder("step-1")
     proof = Proof(work, source, route, chosen, first, given=True, looks=looks, unrounded=_unrounded)
     stage("running the source")
@@ -156,6 +158,10 @@ def compare(
     with sense():
         proof.note(answer["probe"])
     return _judged(proof, named_for(result, target, work.subfolder("given")), started)
+
+
+def _about_code(consent: Consent | None, source: Source, target: str) -> list[Finding]:
+    return custom_code.findings(consent, source.summary, formats.get(target)) if consent else []
 
 
 def _route_between(source: Source, target: str) -> routes.Route:
@@ -220,7 +226,7 @@ def _twin_agrees(proof: Proof) -> bool:
             work.subfolder("twin-conversion"),
             work.limits,
             samples=work.samples,
-            custom_code=work.custom_code,
+            consent=work.consent,
             canceled=work.canceled,
             with_twin=False,
         )
@@ -330,7 +336,7 @@ def _of_signature(proof: Proof, path: Path, name: str, folder: Path) -> Judgemen
             proof.options,
             folder,
             work.limits,
-            custom_code=work.custom_code,
+            consent=work.consent,
             findings=work.findings,
             canceled=work.canceled,
             looks=False,

@@ -50,7 +50,7 @@ STEADY = 1e-4  # relative: two runs of one model on one machine differ by the or
 
 
 def inspect(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, load, custom_code?}`` → ``{summary, findings, error, weights}``: the structure, and whether
+    """``{path, format, load, consent?}`` → ``{summary, findings, error, weights}``: the structure, and whether
     the model loads, where ``load`` asks for that, with one digest of all its weights.
 
     ``error`` is what loading said, or None; the structure is known all the same.
@@ -58,7 +58,7 @@ def inspect(arguments: Json, progress: Progress) -> Json:
     path, item = Path(arguments["path"]), formats.get(arguments["format"])
     progress("reading the structure")
     with translated(f"Reading {item.label}", path.name, CorruptFile):
-        summary = item.inspect(path, _scratch())
+        summary = _summary(path, item, arguments)
         findings = list(item.findings(path, _scratch())) if item.findings else []
     error, digest = None, ""
     try:
@@ -76,7 +76,7 @@ def inspect(arguments: Json, progress: Progress) -> Json:
 
 def convert(arguments: Json, progress: Progress) -> Json:
     """``{source, source_format, target, target_format, options, seed, signature?, samples?, first?, probe?,
-    custom_code?}`` → findings, probe.
+    consent?}`` → findings, probe.
 
     ``first`` asks for a part of the graph, of so many operations: see ``worker.culprit``.
 
@@ -89,7 +89,7 @@ def convert(arguments: Json, progress: Progress) -> Json:
     """
     path, target = Path(arguments["source"]), Path(arguments["target"])
     source, goal = formats.get(arguments["source_format"]), formats.get(arguments["target_format"])
-    _run_custom_code(arguments)
+    custom_code.obey(arguments.get("consent"))
     progress(f"converting {source.label} to {goal.label}")
     hop = _hop(arguments, progress)
     started = time.monotonic()
@@ -110,16 +110,16 @@ def _let_go(path: Path) -> None:
 
 
 def probe(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, probe, signature?, custom_code?}`` → ``{probe}``: what ``convert`` tells about its source, for a
+    """``{path, format, probe, signature?, consent?}`` → ``{probe}``: what ``convert`` tells about its source, for a
     result that is there already."""
     item = formats.get(arguments["format"])
-    _run_custom_code(arguments)
+    custom_code.obey(arguments.get("consent"))
     shown = _probe(Path(arguments["path"]), item, arguments, progress, COMPARING_SECONDS)
     return {"probe": shown}
 
 
 def exact(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, inputs, outputs, nudged, signature?, custom_code?}`` → ``{unsteady, exact, nudged}``: does the
+    """``{path, format, inputs, outputs, nudged, signature?, consent?}`` → ``{unsteady, exact, nudged}``: does the
     source answer these draws, which it has answered before, the same each time; its answers in float64; and those to
     the same draws an ulp beside. Nothing is written, and the answer is false, where it cannot."""
     loaded = _load(Path(arguments["path"]), formats.get(arguments["format"]), arguments, progress)
@@ -150,10 +150,10 @@ def _answered(run: Callable[[Arrays], Arrays] | None, draws: list[Arrays], targe
 
 
 def twin(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, target, seed, custom_code?}`` → ``{}``: the same layers with other weights, as ``.keras``."""
+    """``{path, format, target, seed, consent?}`` → ``{}``: the same layers with other weights, as ``.keras``."""
     from worker.formats import _twin
 
-    _run_custom_code(arguments)
+    custom_code.obey(arguments.get("consent"))
     path = Path(arguments["path"])
     progress("drawing other weights")
     with translated("Making an alive twin", path.name, ModelError):
@@ -162,7 +162,7 @@ def twin(arguments: Json, progress: Progress) -> Json:
 
 
 def run(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, specs, inputs, outputs, prints?, again?, runtime?, custom_code?}`` → ``{inputs, outputs, draws,
+    """``{path, format, specs, inputs, outputs, prints?, again?, runtime?, consent?}`` → ``{inputs, outputs, draws,
     weights, findings}``. ``asked``: where ``specs`` and ``inputs`` will be told, in place of them.
 
     ``inputs`` is an .npz of draws under the names of ``specs``, the source's inputs; the model's own may differ. Where
@@ -229,14 +229,14 @@ def _asked(arguments: Json) -> Json:
 
 def _open_in(arguments: Json, item: Format) -> Loaded:
     """The result in another runtime than the format's own."""
-    _run_custom_code(arguments)
+    custom_code.obey(arguments.get("consent"))
     path = Path(arguments["path"])
     with translated(f"Loading {item.label}", path.name, ModelError):
         return loadback.run_in(arguments["runtime"], item.slug, path, _scratch())
 
 
 def inside(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, specs, inputs, draw, row, inner, signature?, custom_code?}`` → ``{problem}``: what a model
+    """``{path, format, specs, inputs, draw, row, inner, signature?, consent?}`` → ``{problem}``: what a model
     computes inside, on one row of one draw."""
     loaded = _load(Path(arguments["path"]), formats.get(arguments["format"]), arguments, progress)
     progress("looking inside")
@@ -244,7 +244,7 @@ def inside(arguments: Json, progress: Progress) -> Json:
 
 
 def measure(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, specs, inputs, seed, seconds, custom_code?}`` → what ``timing.measure`` says: how long the model
+    """``{path, format, specs, inputs, seed, seconds, consent?}`` → what ``timing.measure`` says: how long the model
     takes for one row."""
     timing.on_one_thread()
     item = formats.get(arguments["format"])
@@ -257,7 +257,7 @@ def measure(arguments: Json, progress: Progress) -> Json:
 
 
 def signatures(arguments: Json, progress: Progress) -> Json:
-    """``{path, format, names, seed, seconds, custom_code?}`` → ``{signatures}``: of each of these signatures whether it
+    """``{path, format, names, seed, seconds, consent?}`` → ``{signatures}``: of each of these signatures whether it
     runs on inputs made from it, and answers the same twice. None is begun after so many seconds."""
     started = time.monotonic()
     found: list[Json] = []
@@ -332,6 +332,17 @@ STEPS: dict[str, Callable[[Json, Progress], Json]] = {
 formats.formats()  # imported now, in the zygote, and not by every job again
 
 
+def _summary(path: Path, item: Format, arguments: Json) -> Summary:
+    """The structure; where there is consent, shapes of what code makes, too. Whose code that is, is told before it is
+    known here."""
+    summary = item.inspect(path, _scratch())
+    if not summary.code or not arguments.get("consent"):
+        return summary
+    custom_code.obey(arguments["consent"])
+    known = item.inspect(path, _scratch())
+    return replace(known, custom_objects=summary.custom_objects, lambdas=summary.lambdas)
+
+
 # Loading and running --------------------------------------------------------------------------------------------
 
 
@@ -339,7 +350,7 @@ def _load(path: Path, item: Format, arguments: Json, progress: Progress) -> Load
     """The model, opened for running; None where its format cannot be run."""
     if item.load is None:
         return None
-    _run_custom_code(arguments)
+    custom_code.obey(arguments.get("consent"))
     progress(f"loading {item.label}")
     with translated(f"Loading {item.label}", path.name, ModelError):
         if item.load_signature and arguments.get("signature"):
@@ -358,11 +369,6 @@ def _hop(arguments: Json, progress: Progress) -> Hop:
         first=arguments.get("first"),
         say=progress,
     )
-
-
-def _run_custom_code(arguments: Json) -> None:
-    if path := arguments.get("custom_code"):
-        custom_code.register(Path(path))
 
 
 def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seconds: float) -> Json:

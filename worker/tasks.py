@@ -34,24 +34,36 @@ from models_app.models import (
     Conversion,
     Measurement,
     ModelVersion,
+    Quarantine,
     Samples,
     Tag,
     Upload,
     WorkerNode,
     record,
 )
+from models_app.models.consents import consent_of
 from models_app.models.leases import lease_end
 from models_app.models.measurements import variants_of
 from models_app.models.quarantine import Cause, put_in_quarantine
 from worker import archive, formats, options
 from worker.celery import app
-from worker.errors import BadSamples, Canceled, LarderError, SandboxError, SandboxMissing, VerificationError, WorkerLost
+from worker.errors import (
+    BadSamples,
+    Canceled,
+    Forbidden,
+    LarderError,
+    SandboxError,
+    SandboxMissing,
+    VerificationError,
+    WorkerLost,
+)
 from worker.heartbeat import Heartbeat
-from worker.report import Report, Verdict
+from worker.report import Report, Verdict, findings_from_json
 from worker.sandbox.limits import Limits
 from worker.versions import versions
 
 if TYPE_CHECKING:
+    from worker.custom_code import Consent
     from worker.fitting import Fit
     from worker.measuring import Table, Variant
     from worker.pipeline import Inspection, Result
@@ -217,7 +229,8 @@ def _settle(hold: Hold, fail: Callable[[LarderError], None], work: Callable[[], 
     except Canceled:
         raise LostLease from None
     except LarderError as error:
-        if isinstance(error, SandboxError) and hold.canceled():
+        stopped = isinstance(error, SandboxError) and not isinstance(error, Forbidden)
+        if stopped and hold.canceled():
             raise LostLease from None  # the job died because this worker was told to end, not by itself
         fail(error)
     except LostLease:
@@ -248,12 +261,14 @@ def _inspect(hold: Hold, version: ModelVersion, folder: Path) -> None:
     source = version.source
     path = storage.path_of(source.sha256)
     try:
+        consent = _consent(version)
         seen = pipeline.inspect(
             runtime.zygote(),
             path,
             source.format,
             folder,
             _limits(),
+            consent=consent,
             canceled=hold.canceled,
             name=version.upload_name,
         )
@@ -286,6 +301,39 @@ def _mark_inspected(hold: Hold, version: ModelVersion, seen: Inspection) -> None
 def _mark_unreadable(publish: Callable[..., None], version: ModelVersion, error: LarderError) -> None:
     publish(state=ModelVersion.State.UNREADABLE, error=error.to_json())
     record(SYSTEM, Tag.VERSION_UNREADABLE, version.team, version, code=error.code, message=error.message)
+    _raise_alarm(version, "inspecting it", error)
+
+
+def _consent(version: ModelVersion) -> Consent | None:
+    """What the version's jobs may go by, looked up for each; code runs behind whole walls alone, or not at all."""
+    from worker import runtime
+    from worker.custom_code import Consent, check_walls
+
+    given = consent_of(version)
+    if given is None:
+        return None
+    check_walls(runtime.zygote().absent)
+    return Consent(str(given.given_by), storage.path_of(version.code_sha256) if version.code_sha256 else None)
+
+
+def _raise_alarm(version: ModelVersion, doing: str, error: LarderError) -> None:
+    """Where a job tried what no model needs: nothing of the version goes anywhere any more, and people are told."""
+    if not isinstance(error, Forbidden):
+        return
+    found = findings_from_json(error.details.get("attempts", ()))
+    tried = [finding.to_json() for finding in found]
+    version.attempts.create(doing=doing, findings_data=tried)
+    said = {"doing": doing, "tried": [finding.sentence for finding in found]}
+    record(SYSTEM, Tag.ATTEMPT_STOPPED, version.team, version, **said)
+    fresh = ModelVersion.objects.select_for_update().get(pk=version.pk)
+    fresh.findings_data += [finding for finding in tried if finding not in fresh.findings_data]
+    fresh.save(update_fields=["findings_data"])
+    for artifact in version.artifacts.exclude(quarantines__in=Quarantine.objects.open()):
+        put_in_quarantine(SYSTEM, artifact, Cause.FORBIDDEN, error.message)
+    under_way = Conversion.objects.unfinished().filter(version=version)
+    under_way.filter(state=Conversion.State.RUNNING).update(cancel_requested=True)
+    canceled = {"state": Conversion.State.CANCELED, "cancel_requested": True, "finished_at": timezone.now()}
+    under_way.filter(state=Conversion.State.QUEUED).update(**canceled)
 
 
 def _tell_of_samples(version: ModelVersion) -> None:
@@ -343,6 +391,7 @@ def _convert(hold: Hold, conversion: Conversion, folder: Path) -> None:
         folder,
         _limits(),
         samples=_link_to(conversion.samples, folder) if conversion.samples else None,
+        consent=_consent(version),
         stage=_stages(hold),
         canceled=hold.canceled,
     )
@@ -413,6 +462,7 @@ def _fail(
     publish(**_final(Conversion.State.FAILED, report), error=error.to_json())
     said = {"target": conversion.target, "code": error.code, "message": error.message}
     record(SYSTEM, Tag.CONVERSION_FAILED, conversion.team, conversion, **said)
+    _raise_alarm(conversion.version, f"converting it to {conversion.title}"[:100], error)
 
 
 def _final(state: Conversion.State, report: Report | None) -> dict[str, Any]:
@@ -428,6 +478,7 @@ def _measure(hold: Hold, measurement: Measurement, folder: Path) -> None:
         [_variant(*pair) for pair in variants_of(measurement.version)],
         folder,
         _limits(),
+        consent=_consent(measurement.version),
         stage=partial(_say_stage, hold),
         canceled=hold.canceled,
     )
@@ -466,6 +517,7 @@ def _mark_unmeasured(publish: Callable[..., None], measurement: Measurement, err
     publish(state=Measurement.State.FAILED, error=error.to_json(), finished_at=timezone.now())
     said = {"code": error.code, "message": error.message}
     record(SYSTEM, Tag.MEASUREMENT_FAILED, measurement.team, measurement.version, **said)
+    _raise_alarm(measurement.version, "measuring it", error)
 
 
 def download_name(version: ModelVersion, slug: str, chosen: Mapping[str, Any], result: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from worker import formats
+from worker.custom_code import Consent
 from worker.errors import Canceled, DiskFull, Forbidden, LarderError, NoResult, OutOfMemory, SandboxMissing, TimedOut
 from worker.formats._format import unheard
 from worker.report import Finding
@@ -71,7 +72,7 @@ class Work:
     folder: Path
     limits: Limits
     seed: int
-    custom_code: Path | None = None
+    consent: Consent | None = None
     samples: Path | None = None
     canceled: Callable[[], bool] = never
     stage: Callable[[str], None] = unheard
@@ -96,8 +97,8 @@ class Work:
         try:
             return self.zygote.run(
                 step,
-                arguments | {"custom_code": text(self.custom_code)},
-                read=[*read, *filter(None, [self.custom_code])],
+                arguments | {"consent": self.consent.to_json() if self.consent else None},
+                read=[*read, *(self.consent.read if self.consent else ())],
                 folder=folder,
                 limits=dataclasses.replace(self.limits, wall_seconds=seconds),
                 canceled=self.canceled,

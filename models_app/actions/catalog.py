@@ -16,11 +16,12 @@ from models_app.actions.quarantine import mark
 from models_app.actions.uploads import clean_name, refusals
 from models_app.models import Actor, Artifact, ModelVersion, RegisteredModel, Tag, Team, Upload, record
 from worker import bundle, intake, tasks
-from worker.errors import AmbiguousFormat, NotAModel, StateError
+from worker.errors import AmbiguousFormat, NotAModel, StateError, UnsafeContent
 from worker.formats._format import Format
 from worker.report import Finding
 
 PACKED_SUFFIX = ".zip"
+MOST_CODE = 256 * 1024  # bytes of custom_objects.py, all of which are shown
 SHORT = 60  # characters of a label, which may be four bytes each, in the name of a folder
 
 
@@ -32,6 +33,7 @@ class Recognised:
     name: str
     format: Format
     because: str
+    code: storage.Stored | None
     findings: tuple[Finding, ...]
 
 
@@ -79,27 +81,38 @@ def _label(uploads: Sequence[Upload]) -> str:
 
 
 def _stem(label: str) -> str:
-    return label.split(" + ")[0].split(".")[0] or label
+    names = label.split(" + ")
+    return next((name for name in names if name != bundle.CODE), names[0]).split(".")[0] or label
 
 
 def _recognise(uploads: Sequence[Upload]) -> Recognised:
-    stored, name, findings = _one_file(uploads)
+    stored, name, code, findings = _one_file(uploads)
     sample = intake.take_sample(storage.path_of(stored.sha256), name)
     found, because = intake.recognise(sample)
     misleading = intake.suffix_finding(sample, found)
-    return Recognised(stored, name, found, because, (*findings, misleading) if misleading else findings)
+    return Recognised(stored, name, found, because, code, (*findings, misleading) if misleading else findings)
 
 
-def _one_file(uploads: Sequence[Upload]) -> tuple[storage.Stored, str, tuple[Finding, ...]]:
-    """The upload itself, or what of the uploads or of the uploaded archive is the model, in one file."""
+def _one_file(uploads: Sequence[Upload]) -> tuple[storage.Stored, str, storage.Stored | None, tuple[Finding, ...]]:
+    """The upload itself, or what of the uploads or of the uploaded archive is the model, in one file; and its code."""
     label = _label(uploads)
     with storage.staging(label) as staging:
-        # custom code runs from the command line only
-        found = bundle.gather(_given(uploads, staging, label), staging, label).without_code()
+        found = bundle.gather(_given(uploads, staging, label), staging, label)
+        code = _kept_code(found)
         if found.path == storage.path_of(uploads[0].sha256):
-            return storage.Stored(uploads[0].sha256, uploads[0].size), label, found.findings
+            return storage.Stored(uploads[0].sha256, uploads[0].size), label, code, found.findings
         name = f"{slugify(_stem(label)) or 'model'}{PACKED_SUFFIX}" if found.packed else _file_name(found.name)
-        return storage.adopt(found.path), name, found.findings
+        return storage.adopt(found.path), name, code, found.findings
+
+
+def _kept_code(found: bundle.Bundle) -> storage.Stored | None:
+    """The custom_objects.py that came with the model, which nobody runs before somebody agrees to that."""
+    if found.code is None:
+        return None
+    size = found.code.stat().st_size
+    if size > MOST_CODE:
+        raise UnsafeContent(name=found.code_name, reason=f"it has {size:,} bytes, and people are to read it")
+    return storage.adopt(found.code)
 
 
 def _file_name(inside: str) -> str:
@@ -149,6 +162,8 @@ def _create(actor: Actor, model: RegisteredModel, recognised: Recognised, label:
         uploaded_by=actor.person,
         upload_name=label,
         recognised_by=recognised.because[:300],
+        code_sha256=recognised.code.sha256 if recognised.code else "",
+        code_size=recognised.code.size if recognised.code else 0,
         findings_data=[finding.to_json() for finding in recognised.findings],
     )
     version.artifacts.create(
@@ -171,4 +186,5 @@ def _use_up(uploads: Sequence[Upload]) -> None:
 
 def _facts(recognised: Recognised) -> dict[str, object]:
     stored = recognised.stored
-    return {"format": recognised.format.slug, "name": recognised.name, "sha256": stored.sha256, "size": stored.size}
+    said = {"format": recognised.format.slug, "name": recognised.name, "sha256": stored.sha256, "size": stored.size}
+    return said | ({"code_sha256": recognised.code.sha256} if recognised.code else {})

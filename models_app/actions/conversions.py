@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from models_app.actions.quarantine import check_handed_out
 from models_app.models import Actor, Conversion, ModelVersion, Samples, Tag, record
+from models_app.models.consents import needs_consent, refusal
 from models_app.models.samples import samples_in_use
 from worker import pipeline, routes, tasks
 from worker.errors import LarderError, StateError, from_json
@@ -70,6 +71,8 @@ def _refusals(actor: Actor, version: ModelVersion, target: str) -> Iterator[None
 def _check_inspected(version: ModelVersion) -> None:
     if version.state == ModelVersion.State.WAITING:
         raise StateError(problem="the file is still being inspected; ask again in a moment")
+    if needs_consent(version):
+        raise refusal(version)
     if version.error:
         raise from_json(version.error)
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from models_app import storage
 from models_app.models import SYSTEM, Actor, Artifact, Quarantine, Tag, record
 from models_app.models.quarantine import Cause, put_in_quarantine
-from worker.errors import Quarantined, StateError
+from worker.errors import Quarantined, QuarantinedForGood, StateError
 
 NOT_IN = "the file is not in quarantine"
 
@@ -18,12 +18,12 @@ NOT_IN = "the file is not in quarantine"
 def check_handed_out(artifact: Artifact) -> None:
     """Quarantined where nobody may have the file, be it for a stay of another file with the same bytes."""
     if stay := artifact.quarantine:
-        raise refusal(artifact, Cause(stay.cause))
+        raise refusal(artifact, Cause(stay.cause), for_good=stay.is_for_good)
 
 
-def refusal(artifact: Artifact, cause: Cause) -> Quarantined:
+def refusal(artifact: Artifact, cause: Cause, *, for_good: bool = False) -> Quarantined:
     """What is said to whoever wants the file, whether of the team or not: never what a person wrote."""
-    return Quarantined(name=artifact.name, reason=cause.label)
+    return (QuarantinedForGood if for_good else Quarantined)(name=artifact.name, reason=cause.label)
 
 
 def mark(artifact: Artifact) -> dict[str, Any]:
@@ -60,6 +60,8 @@ def release(actor: Actor, artifact: Artifact, reason: str) -> None:
     stay = Quarantine.objects.open().filter(artifact=artifact).first()
     if stay is None:
         raise StateError(problem=NOT_IN)
+    if stay.is_for_good:
+        raise refusal(artifact, Cause(stay.cause), for_good=stay.is_for_good)
     _check_whole(artifact)
     with transaction.atomic():
         ended = {"released_at": timezone.now(), "released_by": actor.person, "release_reason": reason}

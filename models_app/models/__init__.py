@@ -1,7 +1,9 @@
 """The tables of Larder, one module per noun of the domain."""
 
+from models_app.models.attempts import Attempt
 from models_app.models.audit import SYSTEM, Actor, AuditEvent, Tag, record
 from models_app.models.catalog import Artifact, ModelVersion, RegisteredModel
+from models_app.models.consents import Consent
 from models_app.models.conversions import Conversion, WorkerNode
 from models_app.models.measurements import Measurement
 from models_app.models.quarantine import Quarantine
@@ -14,7 +16,9 @@ __all__ = [
     "SYSTEM",
     "Actor",
     "Artifact",
+    "Attempt",
     "AuditEvent",
+    "Consent",
     "Conversion",
     "Measurement",
     "Membership",

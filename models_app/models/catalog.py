@@ -90,8 +90,8 @@ class ModelVersion(Leased):
     inspected   there is a Summary
     unreadable  ``error`` says why
 
-    waiting → inspected | unreadable, by a conditional UPDATE fenced by the lease's token. The uploaded file is kept
-    and can be downloaded in every state.
+    waiting → inspected | unreadable, by a conditional UPDATE fenced by the lease's token; inspected | unreadable →
+    waiting when somebody agrees to run its code, or no longer does. The uploaded file is kept in every state.
     """
 
     class State(models.TextChoices):
@@ -109,6 +109,8 @@ class ModelVersion(Leased):
     summary_data = PlainJSONField(default=dict)
     findings_data = PlainJSONField(default=list)
     weights_sha256 = models.CharField(max_length=64, blank=True)  # of all weights, whatever the format; "" if unknown
+    code_sha256 = models.CharField(max_length=64, blank=True)  # of the custom_objects.py that came with it, if one did
+    code_size = models.PositiveIntegerField(default=0)  # bytes
     error = PlainJSONField(null=True)  # LarderError.to_json
 
     objects = ModelVersionQuerySet.as_manager()

@@ -24,6 +24,7 @@ class Cause(models.TextChoices):
     """Why a file is in quarantine, as the end of a sentence. Anybody may read it, also who only has a link."""
 
     DIFFERS = "differs", "it does not compute the same as its source"
+    FORBIDDEN = "forbidden", "while it was opened, it tried what no model needs"
     ALTERED = "altered", "its stored bytes are not those that were published"
     PERSON = "person", "somebody of its team put it there"
 
@@ -44,6 +45,8 @@ class Quarantine(models.Model):
 
     open      the file is kept, and neither downloaded nor shared
     released  a named person let it out with a written reason; the file carries that as a mark for ever
+
+    Whatever belongs to a version that reached for what no model needs is never released (``is_for_good``).
 
     open → released by one conditional UPDATE whose row count is looked at. There is no way back and no row is removed:
     a file that goes in again gets another row.
@@ -76,7 +79,7 @@ class Quarantine(models.Model):
                 name="release_has_person_time_and_reason",
             ),
             models.CheckConstraint(
-                condition=Q(cause__in=["differs", "altered"], put_by__isnull=True)
+                condition=Q(cause__in=["differs", "forbidden", "altered"], put_by__isnull=True)
                 | Q(cause="person", put_by__isnull=False),
                 name="quarantine_is_put_by_a_check_or_a_person",
             ),
@@ -85,6 +88,12 @@ class Quarantine(models.Model):
 
     def __str__(self) -> str:
         return f"quarantine of {self.artifact}"
+
+    @property
+    def is_for_good(self) -> bool:
+        """Can nobody release it?"""
+        same = Quarantine.objects.open().filter(artifact__version=self.artifact.version_id, cause=Cause.FORBIDDEN)
+        return self.cause == Cause.FORBIDDEN or same.exists()
 
     @property
     def cause_said(self) -> str:

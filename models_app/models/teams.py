@@ -32,6 +32,9 @@ LEAST_ROLE = {
     "share": Role.EDITOR,
     "quarantine": Role.EDITOR,
     "release": Role.OWNER,  # of a file in quarantine: whoever answers for the team answers for this
+    "consent": Role.EDITOR,  # to running a model's own Python code in jobs, where the team's policy allows that
+    "set-policies": Role.OWNER,
+    "see-attempts": Role.OWNER,  # of files that reached for what no model needs
     "manage-members": Role.OWNER,
 }
 
@@ -48,6 +51,7 @@ class Team(models.Model):
     slug = models.SlugField(max_length=64, unique=True)
     name = models.CharField(max_length=100)
     created_at = models.DateTimeField(auto_now_add=True)
+    custom_code_allowed = models.BooleanField(default=False)  # may members agree to run the code that a model brings?
 
     objects = TeamQuerySet.as_manager()
 

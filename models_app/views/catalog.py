@@ -14,10 +14,21 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from models_app.actions import catalog
-from models_app.models import Artifact, AuditEvent, Conversion, ModelVersion, RegisteredModel, Samples, Team, WorkerNode
+from models_app.models import (
+    Artifact,
+    Attempt,
+    AuditEvent,
+    Conversion,
+    ModelVersion,
+    RegisteredModel,
+    Samples,
+    Team,
+    WorkerNode,
+)
 from models_app.models.quarantine import handed_out
 from models_app.models.samples import samples_of
 from models_app.views.access import Request, actor, may, team_or_404
+from models_app.views.code_rows import code_row
 from models_app.views.downloads import send
 from models_app.views.refused import instead
 from models_app.views.rows import (
@@ -37,6 +48,7 @@ from worker.report import Severity
 
 PAGE_SIZE = 50
 EVENTS = 20
+ATTEMPTS = 5  # that nobody has seen yet, on the page of the models
 TWINS = 5  # versions with the same weights that are named
 SORTS = {
     "recent": ("Last changed", "-updated_at"),
@@ -70,9 +82,11 @@ def team(request: Request, team: str) -> HttpResponse:
     page = Paginator(_filtered(found, filters), PAGE_SIZE).get_page(request.GET.get("page"))
     rows = model_rows(list(page))
     query = urlencode({name: value for name, value in filters.items() if value})
+    allowed = may(request.user, found)
     context = {
         "team": found,
-        "may": may(request.user, found),
+        "may": allowed,
+        "attempts": list(Attempt.objects.of_team(found).unseen()[:ATTEMPTS]) if allowed["see_attempts"] else [],
         "rows": rows,
         "page_obj": page,
         "total": found.models.count(),
@@ -146,6 +160,7 @@ def _version_context(version: ModelVersion) -> dict[str, Any]:
         "alarming": [finding for finding in version.findings if finding.severity != Severity.NOTE],
         "error": version.error,
         "instead": instead(version),
+        "code": code_row(version),
         "events": _events(version),
         "samples": samples,
         "variants": shown,

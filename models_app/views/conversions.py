@@ -27,6 +27,7 @@ from worker import routes
 from worker.errors import LarderError
 from worker.formats._format import Format
 from worker.options import SIGNATURE
+from worker.report import findings_from_json
 
 State = Conversion.State
 
@@ -121,6 +122,7 @@ def _context(conversion: Conversion) -> dict[str, Any]:
         "repeat": "\n".join(filter(None, (repeat(conversion) or {}).values())),
         "findings": by_severity(report.findings) if report else [],
         "error": conversion.error,
+        "attempts": findings_from_json((conversion.error or {}).get("details", {}).get("attempts", ())),
         "file": file_row(conversion.artifact, conversion) if conversion.artifact else None,
         "share_choices": SHARE_CHOICES,
         "worker_problem": "" if conversion.is_final else WorkerNode.objects.problem(),

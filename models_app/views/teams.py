@@ -1,4 +1,4 @@
-"""The members of a team."""
+"""The members of a team, and what it allows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from models_app.actions import teams
-from models_app.forms import MemberForm, RoleForm
-from models_app.models import Membership, Role, Team
-from models_app.views.access import Request, actor, may, team_or_404
-from worker.errors import LarderError
+from models_app.actions import attempts, consents, teams
+from models_app.forms import MemberForm, PolicyForm, RoleForm
+from models_app.models import Attempt, Consent, Membership, Role, Team
+from models_app.views.access import Request, actor, check, may, team_or_404
+from models_app.views.errors import telling_refusals
+from worker.errors import LarderError, StateError
+
+OF_CONSENTS = ("version__model__team", "given_by")
+ATTEMPTS = 50  # the latest, on the page of the settings
 
 
 @require_safe
@@ -28,6 +32,42 @@ def _page(request: Request, team: Team, form: MemberForm, status: int = 200) -> 
         "roles": Role.choices,
     }
     return render(request, "teams/members.html", context, status=status)
+
+
+@require_safe
+def settings(request: Request, team: str) -> HttpResponse:
+    found = team_or_404(request, team)
+    allowed = may(request.user, found)
+    context = {
+        "team": found,
+        "may": allowed,
+        "consents": Consent.objects.current().filter(version__model__team=found).select_related(*OF_CONSENTS),
+        "attempts": Attempt.objects.of_team(found)[:ATTEMPTS] if allowed["see_attempts"] else [],
+    }
+    return render(request, "teams/settings.html", context)
+
+
+@require_POST
+def policy(request: Request, team: str) -> HttpResponse:
+    found = team_or_404(request, team, "set-policies")
+    form = PolicyForm(request.POST)
+    with telling_refusals(request):
+        if not form.is_valid():
+            raise StateError(problem="choose one of the two that are listed")
+        allowed = form.cleaned_data["custom_code"] == "yes"
+        consents.set_custom_code_policy(actor(request), found, allowed)
+        said = "may agree to run the code that a model brings" if allowed else "cannot agree to run any code any more"
+        messages.success(request, f"Members who may edit {said}.")
+    return redirect("settings", found.slug)
+
+
+@require_POST
+def attempt_seen(request: Request, pk: int) -> HttpResponse:
+    attempt = get_object_or_404(Attempt.objects.visible_to(request.user).select_related("version__model__team"), pk=pk)
+    check(request, "see-attempts", attempt)
+    with telling_refusals(request):
+        attempts.see_attempt(actor(request), attempt)
+    return redirect("settings", attempt.team.slug)
 
 
 @require_POST

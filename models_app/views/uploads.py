@@ -36,6 +36,7 @@ KNOWN_PARTS = (
     ("OpenVINO", ".xml and .bin"),
     ("Core ML", "the .mlpackage folder"),
     ("Keras, unpacked", "config.json, metadata.json and model.weights.h5"),
+    ("Code of your own", "custom_objects.py beside the model: kept, and run by nobody before a member agrees"),
 )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worker.bundle import Bundle, gather
+from worker.custom_code import Consent
 from worker.formats._saved_model import choose_signature
 
 # Formats in which the words of a TextVectorization have no place, unless the architecture happens to name them
@@ -85,6 +86,11 @@ class Entry:
         """The source of its custom classes, where it has some."""
         name = self.data.get("custom_objects")
         return self.path.parent / str(name) if name else None
+
+    @property
+    def consent(self) -> Consent | None:
+        """To run that, for who puts a file to the test."""
+        return Consent("whoever made the corpus", self.code) if self.code else None
 
     @property
     def companions(self) -> list[Path]:

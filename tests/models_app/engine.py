@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from models_app.models import Artifact, Conversion, ModelVersion
 from tests.models_app.conftest import SUMMARY, a_report, request_conversion
 from worker import pipeline, runtime, tasks
+from worker.custom_code import Consent
 from worker.errors import Canceled, LarderError, SandboxMissing
 from worker.report import Finding, Report, Verdict
 from worker.sandbox.limits import Limits
@@ -33,6 +34,8 @@ class FakeEngine:
     missing: str = ""
     samples: bytes | None = None  # what was given to the last conversion
     samples_name: str = ""
+    consent: Consent | None = None  # what the last job went by
+    absent: str = ""  # parts of the floor, where the operator lets jobs run without them
 
     def zygote(self) -> FakeEngine:
         if self.missing:
@@ -46,11 +49,12 @@ class FakeEngine:
         format: str,
         folder: Path,
         limits: Limits,
-        custom_code: Path | None = None,
+        consent: Consent | None = None,
         canceled: Callable[[], bool] = bool,
         name: str = "",
         load: bool = True,
     ) -> pipeline.Inspection:
+        self.consent = consent
         self._act(folder, canceled)
         return pipeline.Inspection(SUMMARY, self.findings, self.unloadable)
 
@@ -64,13 +68,14 @@ class FakeEngine:
         limits: Limits,
         *,
         samples: Path | None = None,
-        custom_code: Path | None = None,
+        consent: Consent | None = None,
         stage: Callable[[str], None] = lambda text: None,
         canceled: Callable[[], bool] = bool,
         with_twin: bool = True,
         seed: int | None = None,
     ) -> pipeline.Result:
         stage("converting")
+        self.consent = consent
         self.samples, self.samples_name = (samples.read_bytes(), samples.name) if samples else (None, "")
         self._act(folder, canceled)
         stage("verifying")

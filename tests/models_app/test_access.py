@@ -55,12 +55,17 @@ TABLE = {
     "member-add": [Row("post", REFUSED, FORBIDDEN, FORBIDDEN, MISSING)],
     "member-role": [OWN],
     "member-remove": [OWN],
+    "settings": [READ],
+    "policy": [OWN],
+    "attempt-seen": [OWN],
     "shares": [READ],
     "history": [READ],
     "history-csv": [READ],
     "model": [READ],
     "version": [READ],
     "convert": [WRITE],
+    "consent-agree": [WRITE],
+    "consent-revoke": [WRITE],
     "samples": [WRITE],
     "samples-remove": [WRITE],
     "variants": [READ],
@@ -103,6 +108,7 @@ def address(version: ModelVersion, artifact: Artifact, alice: User, vera: User, 
         format="h5", name="soup-v1.h5", sha256="0" * 64, size=7, origin=Artifact.Origin.CONVERTED
     )
     put_in_quarantine(SYSTEM, kept, Cause.DIFFERS, "the outputs differ")
+    attempt = version.attempts.create(doing="inspecting it")
     member = Membership.objects.get(user=vera)
     known = {
         "team": team.slug,
@@ -112,6 +118,7 @@ def address(version: ModelVersion, artifact: Artifact, alice: User, vera: User, 
         "token": token,
     }
     keys = {"member": member.pk, "quarantine": kept.pk, "conversion": conversion.pk, "share-revoke": link.pk}
+    keys |= {"attempt": attempt.pk}
 
     def find(name: str) -> str:
         key = keys.get(name) or keys.get(name.split("-")[0], artifact.pk)

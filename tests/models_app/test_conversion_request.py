@@ -13,7 +13,7 @@ from models_app.actions import conversions
 from models_app.models import Actor, Conversion, ModelVersion
 from tests.models_app.conftest import Told, event_tags, request_conversion
 from worker import routes
-from worker.errors import LambdaRefused, NoRoute
+from worker.errors import NoRoute, WeightsMismatch
 from worker.formats._format import Summary
 
 State = Conversion.State
@@ -121,7 +121,7 @@ def test_waiting_version_is_not_converted_yet(as_bob: Client, url: str) -> None:
 
 
 def test_unreadable_version_answers_with_its_own_error(as_bob: Client, url: str) -> None:
-    error = LambdaRefused(names="sauce")
+    error = WeightsMismatch(problem="7 tensors for 6 places")
     ModelVersion.objects.update(state=ModelVersion.State.UNREADABLE, error=error.to_json())
     assert as_bob.post(url, {"target": "h5"}).context["sentence"] == error.message
 

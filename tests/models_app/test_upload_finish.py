@@ -93,9 +93,8 @@ def test_what_is_no_part_of_the_model_is_left_out_and_said(
     assert answer.json().get("format") == "keras", answer.json()
     version = ModelVersion.objects.get()
     assert (version.source.name, version.source.sha256) == ("model.keras", sha256(keras_file()))
-    assert [item.sentence for item in version.findings] == [
-        "Not a part of the model, and left out: soup/custom_objects.py, soup/README.md."
-    ]
+    assert [item.sentence for item in version.findings] == ["Not a part of the model, and left out: soup/README.md."]
+    assert version.code_sha256 == sha256(b"import os")
 
 
 def test_an_archive_of_weights_beside_an_architecture_is_opened(

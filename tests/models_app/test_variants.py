@@ -27,6 +27,7 @@ from tests.models_app.test_reconcile import silent
 from tests.models_app.test_report_json import keys
 from tests.stack import ROOT
 from worker import measuring, tasks
+from worker.custom_code import Consent
 from worker.errors import NothingMeasured, StateError, TimedOut
 from worker.measuring import Row, Table, Variant, marked
 from worker.report import Verdict
@@ -55,7 +56,7 @@ class Bench:
         folder: Path,
         limits: Any,
         *,
-        custom_code: Path | None = None,
+        consent: Consent | None = None,
         stage: Callable[[str], None] = lambda text: None,
         canceled: Callable[[], bool] = bool,
     ) -> Table:

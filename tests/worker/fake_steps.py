@@ -314,7 +314,7 @@ def attempt_all(arguments: Arguments, _: Progress) -> Value:
     )
     for act in acts:
         with suppress(OSError):
-            act()  # type: ignore[operator]
+            act()
     return {"done": True}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker.test_sandbox import SMALL, run
+from tests.worker.test_sandbox import run
 from worker.errors import Canceled, Forbidden, from_json
 from worker.report import Severity, findings_from_json
 from worker.sandbox.attempts import KINDS, LONGEST_DETAIL, Attempt, forbidden, heard

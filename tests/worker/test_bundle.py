@@ -257,6 +257,12 @@ def test_a_lonely_graph_names_its_other_half(tmp_path: Path) -> None:
         gather(tmp_path / "m.onnx", tmp_path)
 
 
-def test_code_that_nobody_may_run_is_left_out(tmp_path: Path) -> None:
-    bundle = gathered(tmp_path, {"model.keras": files.KERAS, "custom_objects.py": CODE}).without_code()
-    assert (bundle.code, bundle.left_out) == (None, ("custom_objects.py",))
+@pytest.mark.parametrize("folder", ["", "soup/"])
+@pytest.mark.parametrize("inside", [UNPACKED, PAIR, {"model.keras": files.KERAS}], ids=["unpacked", "pair", "whole"])
+def test_code_in_an_archive_is_found_beside_the_model(tmp_path: Path, folder: str, inside: dict[str, bytes]) -> None:
+    bundle = archived(
+        tmp_path, {f"{folder}{name}": each for name, each in {**inside, "custom_objects.py": CODE}.items()}
+    )
+    assert bundle.code is not None
+    assert (bundle.code.read_bytes(), bundle.code_name) == (CODE, f"{folder}custom_objects.py")
+    assert bundle.left_out == ()

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from worker.errors import CorruptFile, LambdaRefused, ModelError
-from worker.formats import _lambdas
+from worker.formats import _agreed, _lambdas
 from worker.formats._format import TensorSpec
 
 Node = dict[str, Any]  # {"class_name": …, "config": …, perhaps "inbound_nodes", "name", "module"}
@@ -186,14 +186,26 @@ def is_lambda(node: Node) -> bool:
 
 
 def _refuse_lambdas(architecture: Architecture) -> None:
-    """Raise for a Lambda layer that is not understood, and for byte code anywhere else."""
-    layers = lambdas(architecture)
-    for node in layers:
-        _lambdas.reading(name_of(node), node.get("config"))
-    configs = [node["config"] for node in layers]
+    """Raise for a Lambda layer that is not understood, unless somebody agreed to run those, and for byte code anywhere
+    else."""
+    refused = unread_lambdas(architecture)
+    if refused and not _agreed.allowed():
+        raise refused[0]
+    configs = [node["config"] for node in lambdas(architecture)]
     read = {id(config.get(key)) for config in configs for key in ("function", "output_shape")}
     if any(node["class_name"] == "__lambda__" and id(node) not in read for node in objects(architecture.root)):
         raise LambdaRefused(names="a function without a name", problem="where it stands")
+
+
+def unread_lambdas(architecture: Architecture) -> list[LambdaRefused]:
+    """Each Lambda layer that is not understood, as the error that says why."""
+    refused = []
+    for node in lambdas(architecture):
+        try:
+            _lambdas.reading(name_of(node), node.get("config"))
+        except LambdaRefused as error:
+            refused.append(error)
+    return refused
 
 
 def name_of(node: Node) -> str:

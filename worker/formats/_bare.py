@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.errors import CustomCode, IncompleteModel, ModelError
 from worker.formats import (
+    _agreed,
     _live,
     _onnx_file,
     _rebuild,
@@ -35,15 +36,14 @@ if TYPE_CHECKING:
 
 
 def keras(slug: str, path: Path, scratch: Path) -> Loaded:
-    """As Keras 3 loads a whole file: not compiled, in safe mode. Lambdas and unknown classes are refused before."""
-    import keras as library
-
+    """As Keras 3 loads a whole file: not compiled, in safe mode. Lambdas and unknown classes are refused before, where
+    nobody agreed to run them."""
     stored = _sources.read(slug, path, scratch)
     refuse_unsafe(stored.architecture)
     _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES)
     file = _own_file(stored.own_file, path)
     with translated("Loading Keras 3", path.name, ModelError):
-        model = library.saving.load_model(str(file), compile=False, safe_mode=True)
+        model = _agreed.load_model(file)
         return _live.loaded(_sources.with_interface(model, stored.architecture))
 
 
@@ -56,7 +56,7 @@ def tf_keras(slug: str, path: Path, scratch: Path) -> Loaded:
     file = _own_file(stored.own_file, path)
     try:
         _registry.refuse_unknown(stored.architecture, _rebuild.LEGACY_NAMES | _registry.tf_keras_classes())
-        with translated("Loading tf-keras", path.name, ModelError), _tf_keras.reading():
+        with translated("Loading tf-keras", path.name, ModelError), _tf_keras.reading(stored.architecture.root):
             model = library.models.load_model(str(file), compile=False)
             _live.require_interface(model)
             return _live.loaded(model)

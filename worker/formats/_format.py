@@ -184,11 +184,17 @@ class Summary:
     parameters: int | None = None
     dtypes: tuple[str, ...] = ()
     custom_objects: tuple[str, ...] = ()
+    lambdas: tuple[str, ...] = ()  # Lambda layers whose Python code is not understood
     producer: Mapping[str, str] = field(default_factory=dict)  # {"keras": "3.15.1", "tensorflow": …}
     signatures: tuple[Signature, ...] = ()
     imports: tuple[str, ...] = ()  # what a pickle would import
     traits: frozenset[str] = frozenset()
     refusals: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Whose Python code has to run before the model can be opened: classes, functions and Lambda layers."""
+        return (*self.custom_objects, *self.lambdas)
 
     @property
     def weight_bytes(self) -> int:
@@ -229,6 +235,7 @@ class Summary:
             parameters=_number(data.get("parameters")),
             dtypes=tuple(map(str, data.get("dtypes", ()))),
             custom_objects=tuple(map(str, data.get("custom_objects", ()))),
+            lambdas=tuple(map(str, data.get("lambdas", ()))),
             producer={str(name): str(version) for name, version in data.get("producer", {}).items()},
             signatures=tuple(map(Signature.from_json, _mappings(data.get("signatures", ()))[:MOST_SIGNATURES])),
             imports=tuple(map(str, data.get("imports", ()))),

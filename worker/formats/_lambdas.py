@@ -67,7 +67,7 @@ def _reading(name: str, config: dict[str, Any]) -> Reading:
     _check_names(formula)
     arguments = config.get("arguments")
     constants = _constants(formula, defaults, arguments if isinstance(arguments, dict) else {})
-    return Reading(name, formula, constants, _declared_shape(config))
+    return Reading(name, formula, constants, declared_shape(config))
 
 
 # The function ---------------------------------------------------------------------------------------------------
@@ -96,10 +96,10 @@ def _from_code(code: Any, defaults: Any, closure: Any) -> tuple[Formula, tuple[A
         raise NotUnderstood("variables from outside of it")
     if not isinstance(defaults, (list, tuple, type(None))):
         raise NotUnderstood("its defaults")
-    return _bytecode.read(_bytes(code)), tuple(defaults or ())
+    return _bytecode.read(code_bytes(code)), tuple(defaults or ())
 
 
-def _bytes(code: Any) -> bytes:
+def code_bytes(code: Any) -> bytes:
     """Base64; the first tf.keras wrote the bytes themselves, each as a character."""
     if not isinstance(code, str) or len(code) > 2 * MOST_BYTES:
         raise NotUnderstood("byte code that is none, or longer than any function that is worth reading")
@@ -192,7 +192,7 @@ def _without_marks(value: Any) -> Any:
     return [_without_marks(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _declared_shape(config: dict[str, Any]) -> tuple[int | None, ...] | None:
+def declared_shape(config: dict[str, Any]) -> tuple[int | None, ...] | None:
     """The shape without the batch that the layer declares in numbers. What a function would say of it follows from the
     operations, so no function for it is looked at."""
     value: Any = config.get("output_shape")

@@ -7,7 +7,7 @@ from typing import Any
 from worker import formats
 from worker.errors import LarderError
 from worker.formats import _live, _plan, _rebuild, _registry, _weights
-from worker.formats._architecture import Architecture, Node, input_specs, layers_of, name_of, objects
+from worker.formats._architecture import Architecture, Node, input_specs, layers_of, name_of, objects, unread_lambdas
 from worker.formats._format import Format, LayerRow, Summary
 from worker.formats._repairs import RENAMED_CLASSES
 
@@ -16,6 +16,7 @@ def summarise(architecture: Architecture, traits: frozenset[str] = frozenset()) 
     """From a symbolic build where the model can be built, else from what the JSON says by itself."""
     base: dict[str, Any] = {
         "custom_objects": tuple(_registry.unknown_classes(architecture, _rebuild.LEGACY_NAMES)),
+        "lambdas": tuple(str(each.details["names"]) for each in unread_lambdas(architecture)),
         "producer": {"keras": architecture.version} if architecture.version else {},
         "traits": frozenset({"keras-config", "weights"}) | traits | facts(architecture.root),
     }

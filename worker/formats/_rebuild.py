@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.errors import LarderError, ModelError
-from worker.formats import _lambdas, _masks, _ops, _registry, _repairs
+from worker.errors import LambdaRefused, LarderError, ModelError
+from worker.formats import _agreed, _lambdas, _masks, _ops, _registry, _repairs
 from worker.formats._architecture import (
     CONSTANT,
     Architecture,
@@ -124,12 +124,20 @@ def _operation(node: Node, site: _Site) -> Callable[..., Any]:
     return call
 
 
-def _lambda(node: Node, site: _Site) -> _lambdas.Block:
-    """What a Lambda layer was read as; it becomes a model of operations where it is called."""
-    reading = _lambdas.reading(name_of(node), node["config"], of_tf_1=site.of_tf_1)
-    draft = _repairs.Draft("Lambda", {"name": reading.name, "dtype": node["config"].get("dtype")}, site.legacy)
+def _lambda(node: Node, site: _Site) -> Any:
+    """What a Lambda layer was read as; it becomes a model of operations where it is called. One that is not understood
+    is run, where somebody agreed to that."""
+    name, config = name_of(node), node["config"]
+    draft = _repairs.Draft("Lambda", {"name": name, "dtype": config.get("dtype")}, site.legacy)
     _repairs.name_policy(draft)
     _rename(draft.config, site)
+    try:
+        reading = _lambdas.reading(name, config, of_tf_1=site.of_tf_1)
+    except LambdaRefused as error:
+        if not _agreed.allowed():
+            raise
+        site.note(_agreed.RUN(layer=name, problem=error.details["problem"]))
+        return _agreed.layer(draft.config["name"], config, draft.config["dtype"])
     site.note(_lambdas.READ(layer=reading.name, formula=reading.text))
     return _lambdas.Block(reading, draft.config["name"], _compute_type(draft.config["dtype"]))
 

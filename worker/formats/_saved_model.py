@@ -173,10 +173,7 @@ def _root_metadata(folder: Path, proto: Any) -> dict[str, Any]:
     """Since TensorFlow 2.5 in a file of its own, before that in the object graph."""
     text = ""
     if (folder / KERAS_METADATA).is_file():
-        from tf_keras.protobuf import saved_metadata_pb2
-
-        nodes = saved_metadata_pb2.SavedMetadata.FromString((folder / KERAS_METADATA).read_bytes()).nodes
-        text = next((node.metadata for node in nodes if node.node_path == "root"), "")
+        text = next((node.metadata for node in _metadata_nodes(folder) if node.node_path == "root"), "")
     else:
         objects = serving_graph(proto).object_graph_def.nodes
         if objects and objects[0].user_object.identifier.startswith("_tf_keras"):
@@ -186,6 +183,23 @@ def _root_metadata(folder: Path, proto: Any) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _metadata_nodes(folder: Path) -> Any:
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    return saved_metadata_pb2.SavedMetadata.FromString((folder / KERAS_METADATA).read_bytes()).nodes
+
+
+def _all_metadata(folder: Path) -> list[Any]:
+    """What Keras 2 stored about any object of the model, each of which tf-keras makes anew by itself: the root's own
+    description need not name them. ValueError for what is no JSON."""
+    if (folder / KERAS_METADATA).is_file():
+        texts = [node.metadata for node in _metadata_nodes(folder)]
+    else:
+        graphs = read_proto(folder).meta_graphs
+        texts = [node.user_object.metadata for graph in graphs for node in graph.object_graph_def.nodes]
+    return [json.loads(text) for text in texts if text]
 
 
 def keras_weights(folder: Path) -> Flat:
@@ -236,13 +250,11 @@ def _stored_tables(folder: Path) -> list[list[Any]]:
 
 
 def _living_tables(folder: Path) -> dict[str, list[Any]]:
-    """Tables made from assets or constants when the model is loaded, which only tf-keras puts back into layers.
-
-    The caller has made sure that the description holds no byte code."""
+    """Tables made from assets or constants when the model is loaded, which only tf-keras puts back into layers."""
     import tf_keras
 
     try:
-        with _tf_keras.reading():
+        with _tf_keras.reading(*_all_metadata(folder)):
             model = tf_keras.models.load_model(str(folder), compile=False)
     except Exception:  # whatever an old loader meets: then the vocabulary is missing, and that is said
         return {}

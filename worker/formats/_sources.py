@@ -295,8 +295,7 @@ def _opens(stored: Stored) -> bool:
 
 def _attempt(reader: Callable[[Stored], Any], stored: Stored) -> Any:
     try:
-        with _tf_keras.reading():
-            model = reader(stored)
+        model = reader(stored)
         _live.require_interface(model)
     except Exception:  # whatever an old loader meets: there may be another way
         return None
@@ -310,7 +309,8 @@ def _tf_keras_own(stored: Stored) -> Any:
         raise ModelError(problem="there is no file of its own")
     if any(node["class_name"] in CUDNN for node in objects(stored.architecture.root)):
         raise ModelError(problem="its layers would want a GPU")
-    return tf_keras.models.load_model(str(stored.own_file), compile=False)
+    with _tf_keras.reading(stored.architecture.root):
+        return tf_keras.models.load_model(str(stored.own_file), compile=False)
 
 
 def _tf_keras_parts(stored: Stored) -> Any:
@@ -318,8 +318,9 @@ def _tf_keras_parts(stored: Stored) -> Any:
     import tf_keras
 
     root, formulas = _lambda_witness.without_byte_code(stored.architecture)
-    described = json.dumps(_spelled_out(dataclasses.replace(stored.architecture, root=root)))
-    model = tf_keras.models.model_from_json(described, custom_objects=formulas)
+    described = _spelled_out(dataclasses.replace(stored.architecture, root=root))
+    with _tf_keras.reading(described):
+        model = tf_keras.models.model_from_json(json.dumps(described), custom_objects=formulas)
     part = _weights.part_of(model)
     _modern_weights(stored, part)[0].fill(part)
     _refresh_statistics(model)

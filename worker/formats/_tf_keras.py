@@ -7,11 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from worker.errors import ModelError
+from worker.formats._architecture import Node, is_lambda, objects
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Let tf-keras load a model in this block."""
+def reading(*described: Any) -> Iterator[None]:
+    """Let tf-keras load a model in this block, all of whose descriptions are ``described``, as parsed by Larder.
+
+    tf-keras runs the byte code of a Lambda layer whatever it is asked for, so that none may be in them: not that of a
+    layer which is understood, and not with anybody's consent.
+    """
+    if any(map(_holds_code, objects(list(described)))):
+        raise ModelError(problem="tf-keras would run the Python code of its Lambda layers")
     from tf_keras.src.engine import functional
     from tf_keras.src.layers.rnn import gru_lstm_utils
 
@@ -23,6 +30,10 @@ def reading() -> Iterator[None]:
     finally:
         gru_lstm_utils.function_register = gradients
         functional.reconstruct_from_config = connect
+
+
+def _holds_code(node: Node) -> bool:
+    return is_lambda(node) or node["class_name"] == "__lambda__"
 
 
 def _without_gradients(function: Any, *args: Any, **kwargs: Any) -> Any:

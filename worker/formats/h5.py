@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.errors import UnsupportedOperation
-from worker.formats import _masks, _sniff, _sources, _stream
+from worker.formats import _agreed, _masks, _sniff, _sources, _stream
 from worker.formats._architecture import Node
 from worker.formats._format import Format, Hop
 from worker.formats._optimizer import COMPILE_DROPPED
@@ -47,17 +47,16 @@ def _simplify_masks(model: Any, path: Path) -> None:
 def _read_back(path: Path, hop: Hop) -> Any:
     """The model that Keras reads; without the settings of compile() where those are what it cannot read."""
     import h5py
-    import keras
 
     try:
-        return keras.saving.load_model(str(path), safe_mode=True)
+        return _agreed.load_model(path, compiled=True)
     except Exception as error:  # whatever the old reader meets in them, or in the model
         with h5py.File(path, "r+") as file:
             if "training_config" not in file.attrs:
                 raise error
             del file.attrs["training_config"]
         hop.add(COMPILE_DROPPED())
-        return keras.saving.load_model(str(path), compile=False, safe_mode=True)
+        return _agreed.load_model(path)
 
 
 def _drop_state(path: Path) -> None:

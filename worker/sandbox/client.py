@@ -174,6 +174,11 @@ class Zygote:
             raise
         return Outcome(value, ending.layers, seconds, ending.peak, ending.log, tuple(ending.events))
 
+    @property
+    def absent(self) -> str:
+        """What of the floor is missing, whether or not the operator lets jobs run without it; empty where it holds."""
+        return missing(self.wait_ready()["layers"])
+
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _end)

@@ -24,7 +24,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from project.walls import walls
 from worker import pipeline
 from worker.bundle import CODE, Bundle, gather
-from worker.errors import CustomCode, LarderError, UnreadablePath
+from worker.custom_code import Consent, check_walls
+from worker.errors import CustomCode, LambdaRefused, LarderError, UnreadablePath
 from worker.intake import recognise, suffix_finding, take_sample
 from worker.report import Check, Finding, Verdict
 from worker.sandbox.client import Zygote
@@ -33,6 +34,7 @@ from worker.visible import visible
 
 log = logging.getLogger(__name__)
 AT_ONCE = 2  # jobs are processes; more of them than cores only wait for each other
+AT_THE_COMMAND_LINE = "whoever ran this command"  # as whose word consent is told
 REFUSED, MISUSED, INTERRUPTED = 3, 2, 130  # exit statuses
 
 
@@ -86,7 +88,7 @@ class Model:
     because: str
     zygote: Zygote
     scratch: Path
-    custom_code: Path | None
+    consent: Consent | None
 
     def folder(self, name: str) -> Path:
         """A new private folder for jobs."""
@@ -103,7 +105,7 @@ class Model:
             self.slug,
             folder,
             limits(),
-            custom_code=self.custom_code,
+            consent=self.consent,
             name=self.bundle.name,
             load=load,
         )
@@ -119,7 +121,8 @@ def add_common_arguments(parser: CommandParser, more_than_one: bool = True) -> N
     parser.add_argument(
         "--allow-custom-code",
         action="store_true",
-        help="Run custom_objects.py of a model's folder, inside the sandbox, for the layers that the model needs.",
+        help="Run the Python code that a model needs, inside the sandbox: of its Lambda layers, and custom_objects.py "
+        "of its folder.",
     )
 
 
@@ -185,13 +188,21 @@ def _recognised(row: Row, zygote: Zygote, allow_code: bool) -> Iterator[Model]:
         row.findings += bundle.findings
         if not bundle.packed and (misleading := suffix_finding(sample, item)):
             row.findings.append(misleading)
-        code = bundle.code if allow_code else None
+        if allow_code:
+            check_walls(zygote.absent)
+        consent = Consent(AT_THE_COMMAND_LINE, bundle.code) if allow_code else None
         try:
-            yield Model(row, bundle, item.slug, because, zygote, Path(scratch), code)
-        except CustomCode:
-            if bundle.code and not allow_code:
-                row.hint = f" {CODE} is beside it: --allow-custom-code runs it, inside the sandbox."
+            yield Model(row, bundle, item.slug, because, zygote, Path(scratch), consent)
+        except (CustomCode, LambdaRefused) as error:
+            row.hint = "" if allow_code else _hint(error, bundle)
             raise
+
+
+def _hint(error: LarderError, bundle: Bundle) -> str:
+    """What the command line could do about code that nobody has agreed to run."""
+    if isinstance(error, LambdaRefused):
+        return " Or give --allow-custom-code, which runs it, inside the sandbox."
+    return f" {CODE} is beside it: --allow-custom-code runs it, inside the sandbox." if bundle.code else ""
 
 
 def finding_line(finding: Finding) -> str:

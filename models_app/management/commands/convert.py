@@ -81,7 +81,7 @@ def _converted(model: Model, summary: Summary, options: dict[str, Any], samples:
         model.folder("convert"),
         limits(),
         samples=samples,
-        custom_code=model.custom_code,
+        consent=model.consent,
     )
     keep_report(model.row, result.report)
     return result

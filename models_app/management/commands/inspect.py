@@ -50,7 +50,7 @@ def _facts(summary: Summary) -> list[str]:
         "parameters": f"{summary.parameters:,}" if summary.parameters is not None else "",
         "layers": str(len(summary.layers) or ""),
         "written by": ", ".join(f"{name} {version}" for name, version in summary.producer.items()),
-        "needs code": ", ".join(summary.custom_objects),
+        "needs code": ", ".join(summary.code),
         "imports": ", ".join(summary.imports[:20]),
     }
     lines = [f"{name}: {text}" for name, text in facts.items() if text]

@@ -40,7 +40,7 @@ class Command(BaseCommand):
             summary = model.examine(load=False).summary
             variants = [_source(model), *(each.compared(summary, samples) for each in given)]
             folder = model.folder("measure")
-            table = measuring.measure(model.zygote, variants, folder, limits(), custom_code=model.custom_code)
+            table = measuring.measure(model.zygote, variants, folder, limits(), consent=model.consent)
             model.row.more["variants"] = table.to_json()
 
         work_through(self, options, [Row(source) for source in options["models"]], measure, _describe)
@@ -76,7 +76,7 @@ class _Result:
             model.folder(f"compare-{self.number}"),
             limits(),
             samples=samples,
-            custom_code=model.custom_code,
+            consent=model.consent,
             looks=False,
         ).report
 

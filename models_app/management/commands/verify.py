@@ -51,7 +51,7 @@ class Command(BaseCommand):
                 model.folder("compare"),
                 limits(),
                 samples=samples,
-                custom_code=model.custom_code,
+                consent=model.consent,
             )
             keep_report(model.row, result.report)
 

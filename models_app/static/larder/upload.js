@@ -8,7 +8,7 @@ const form = document.getElementById("uploader");
 const status = document.getElementById("status");
 const [list, grouping, submit, cancel] = ["files", "grouping", "submit", "cancel"].map((name) => form.querySelector(`[data-${name}]`));
 // parts of one model, or out of a folder
-const BELONGS = /\.(json|ya?ml|npz|npy|safetensors|weights\.h5|index|meta|data-\d+-of-\d+|xml|bin)$|\//;
+const BELONGS = /\.(json|ya?ml|npz|npy|safetensors|weights\.h5|index|meta|data-\d+-of-\d+|xml|bin)$|(^|\/)custom_objects\.py$|\//;
 /** @type {Item[]} */
 let items = [];
 /** @type {XMLHttpRequest | null} */
