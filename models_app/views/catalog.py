@@ -137,7 +137,8 @@ def version(request: Request, team: str, model: str, number: int) -> HttpRespons
 
 def _version_context(version: ModelVersion) -> dict[str, Any]:
     source = version.source
-    offers, files = offer_rows(version), file_rows(version)
+    files = file_rows(version)
+    offers = [] if source.quarantine else offer_rows(version)  # nothing is made of what nobody may have
     waiting, samples = version.state == ModelVersion.State.WAITING, samples_of(version)
     looking = samples is not None and samples.state == Samples.State.WAITING and not version.error
     busy = waiting or looking or Conversion.objects.unfinished().filter(version=version).exists()

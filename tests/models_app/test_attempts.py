@@ -11,7 +11,7 @@ from django.test import Client
 from models_app.actions import attempts, catalog, quarantine, sharing
 from models_app.models import Actor, Artifact, Attempt, Conversion, Measurement, ModelVersion, Quarantine, Team, Upload
 from models_app.models.quarantine import Cause, handed_out
-from tests.models_app.conftest import LONG, event_tags, request_conversion
+from tests.models_app.conftest import LONG, client_of, event_tags, request_conversion
 from tests.models_app.engine import FakeEngine, convert_as, engine
 from worker import tasks
 from worker.errors import QuarantinedForGood, StateError
@@ -76,6 +76,9 @@ def test_nobody_can_have_it(caught: Conversion, artifact: Artifact, alice: User,
 def test_no_further_conversion(caught: Conversion, version: ModelVersion, bob: User) -> None:
     with pytest.raises(QuarantinedForGood):
         request_conversion(version, bob, "saved_model")
+    as_bob = client_of(bob)
+    assert 'id="convert"' not in as_bob.get(version.get_absolute_url()).content.decode()
+    assert "Try again" not in as_bob.get(caught.get_absolute_url()).content.decode()
 
 
 def test_what_was_made_of_it_before_goes_along(version: ModelVersion, bob: User, engine: FakeEngine) -> None:

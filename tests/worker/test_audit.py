@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.worker.test_sandbox import run
-from worker.errors import Canceled, Forbidden, from_json
+from worker import culprit, pipeline, signatures
+from worker.errors import Canceled, Crashed, Forbidden, from_json
+from worker.formats._format import Signature, Summary, TensorSpec
+from worker.proving import Proof, Source
 from worker.report import Severity, findings_from_json
 from worker.sandbox.attempts import KINDS, LONGEST_DETAIL, Attempt, forbidden, heard
 from worker.sandbox.audit import MAX_EVENTS, Watch
@@ -20,6 +24,7 @@ from worker.sandbox.endings import Ending, judge
 from worker.sandbox.layers import REPOSITORY
 from worker.sandbox.limits import Limits
 from worker.sandbox.request import Program, Request
+from worker.work import Work
 
 Told = list[tuple[str, str]]
 
@@ -94,7 +99,7 @@ def test_what_the_kernel_stops_below_python_is_forbidden_too(zygote: Zygote, fol
         (("ctypes.dlopen", "/tmp/evil.so"), "library", "/tmp/evil.so"),
         (("ctypes.dlopen", "./evil.so"), "library", "evil.so"),
         (("import", "evil", "/tmp/evil.so", None, None, None), "library", "/tmp/evil.so"),
-        (("os.system", b"sh -c 'x'"), "program", "sh -c"),
+        (("os.system", b"sh -c x"), "program", "sh -c x"),
         (("subprocess.Popen", "/bin/sh", ["sh"], None, None), "program", "/bin/sh"),
         (("os.exec", "/bin/sh", ["sh"], {}), "program", "/bin/sh"),
         (("os.fork",), "process", ""),
@@ -187,6 +192,34 @@ def test_every_kind_survives_the_way_to_the_database() -> None:
     again = from_json(error.to_json())
     assert again.message == error.message
     assert len(findings_from_json(again.details["attempts"])) == len(KINDS)
+
+
+class Caught:
+    """Jobs that all try something."""
+
+    def run(self, step: str, arguments: dict[str, Any], **_: Any) -> Any:
+        raise forbidden([Attempt("program", "sh")])
+
+
+def test_no_conversion_goes_round_an_attempt(tmp_path: Path) -> None:
+    """What is only tried, as an alive twin or another signature, may fail; but not so."""
+    (tmp_path / "model").touch()
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    work = Work(Caught(), tmp_path, Limits(), seed=1)
+    signature = Signature("serve", (TensorSpec("x", (1,), "float32"),), ())
+    summary = Summary(traits=frozenset({"keras-config"}), signatures=(signature, replace(signature, name="other")))
+    source = Source(tmp_path / "model", "keras", summary)
+    proof = Proof(work, source, ("keras", "saved_model"), {}, tmp_path)
+    attempts: list[Callable[[], object]] = [
+        lambda: pipeline._twin_agrees(proof),
+        lambda: pipeline._signatures_held(proof, source.path),
+        lambda: signatures.look(replace(work, folder=beside), replace(source, format="saved_model")),
+        lambda: culprit._try(work, {"source_format": "keras", "target": "x"}, [source.path], Crashed, 0),
+    ]
+    for attempt in attempts:
+        with pytest.raises(Forbidden):
+            attempt()
 
 
 def test_whoever_cancels_hides_no_attempt() -> None:

@@ -143,4 +143,5 @@ def _is_source(path: str) -> bool:
 def _words(arguments: tuple[Any, ...]) -> str:
     """The first plain values among the arguments of an event: a command, an address."""
     plain = [each for each in arguments if isinstance(each, (str, bytes, int, tuple, list)) and each not in ((), [])]
-    return " ".join(each if isinstance(each, str) else repr(each) for each in plain[:3])[:LONGEST_DETAIL]
+    words = [os.fsdecode(each) if isinstance(each, (str, bytes)) else repr(each) for each in plain[:3]]
+    return " ".join(words)[:LONGEST_DETAIL]
