@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from worker.errors import UnsafeContent
-from worker.formats._reach import reached
+from worker.formats import _graph_walk
 
 
 def _names(text: str) -> frozenset[str]:
@@ -23,25 +24,49 @@ ReadFile MatchingFiles WholeFileReader WholeFileReaderV2 TextLineReader TextLine
 FixedLengthRecordReader FixedLengthRecordReaderV2 LMDBReader TextLineDataset TFRecordDataset TFRecordDatasetV2
 FixedLengthRecordDataset FixedLengthRecordDatasetV2 LMDBDataset SqlDataset CSVDataset CSVDatasetV2 LoadDataset
 MatchingFilesDataset ExperimentalMatchingFilesDataset ExperimentalCSVDataset ExperimentalLMDBDataset
-ExperimentalSqlDataset ImmutableConst Restore RestoreSlice RestoreV2
+ExperimentalSqlDataset ImmutableConst Restore RestoreSlice RestoreV2 LoadAndRemapMatrix RecordInput
+SnapshotDatasetReader SnapshotNestedDatasetReader SnapshotChunkDataset ListSnapshotChunksDataset DTensorRestoreV2
 """)
 WRITES = _names("""
 WriteFile Save SaveSlices SaveV2 MergeV2Checkpoints SaveDataset SaveDatasetV2 SnapshotDataset SnapshotDatasetV2
 CacheDataset CacheDatasetV2 CreateSummaryFileWriter CreateSummaryDbWriter SummaryWriter DebugIdentity DebugIdentityV2
 DebugIdentityV3 DebugNanCount DebugNumericSummary DebugNumericSummaryV2 DatasetToTFRecord ExperimentalDatasetToTFRecord
+DumpTensor DistributedSave CalibrationStatisticsSaver ImportEvent WriteSummary WriteScalarSummary WriteHistogramSummary
+WriteImageSummary WriteAudioSummary WriteGraphSummary WriteRawProtoSummary FlushSummaryWriter CloseSummaryWriter
+StatsAggregatorSetSummaryWriter
 """)
-RUNS = _names("PyFunc PyFuncStateless EagerPyFunc LoadLibrary Abort FileSystemSetConfiguration")
+RUNS = _names("""
+PyFunc PyFuncStateless EagerPyFunc LoadLibrary Abort FileSystemSetConfiguration XlaCustomCall XlaCustomCallV2
+MlirPassthroughOp DatasetFromGraph DeserializeIterator
+GetSessionHandle GetSessionHandleV2 GetSessionTensor DeleteSessionTensor StubResourceHandleOp
+""")
 CALLS = _names("""
 DataServiceDataset DataServiceDatasetV2 DataServiceDatasetV3 DataServiceDatasetV4 RegisterDataset RegisterDatasetV2
 RpcServerStart RpcServer RpcClient RpcCall Rpc TryRpc BigQueryReader GcsConfigureCredentials GcsConfigureBlockCache
-_Send _Recv _HostSend _HostRecv Send Recv CollectiveInitializeCommunicator
+_Send _Recv _HostSend _HostRecv Send Recv CollectiveInitializeCommunicator RpcServerRegister RpcGetValue
+RpcCheckStatus RemoteCall XlaHostCompute WorkerHeartbeat
 """)
+# Of operations that keep something from one run to the next, or have effects: those that models compute with
+EFFECTS = re.compile(
+    r"^(_?(While|If)|Case|StatefulPartitionedCall|Assert|Print(V2)?|CheckNumerics(V2)?|GuaranteeConst|Empty|DeepCopy|_Arg|_Retval"
+    r"|VariableShape|TemporaryVariable|DestroyTemporaryVariable|(_ReadVariables|_VarHandles|Var|ReadVariable).*|Variable(V2)?"
+    r"|(Ref)?Assign.*|Resource.*|StoreMinibatch.*|DisableCopyOnRead|IsResourceHandleRefCounting|DestroyResourceOp"
+    r"|.*(HashTable|LookupTable|InitializeTable).*|TensorArray.*|(Stack|Queue|Barrier|Stage|Unstage|Map|OrderedMap).*"
+    r"|.*(Queue|Accumulator|MemoryCache)(V2)?|Mutex.*|ConsumeMutexLock|(Deterministic)?.*(Iterator|Dataset).*|Rng.*"
+    r"|(Stateful|Parameterized|NonDeterministic|Stateless)?(Random|Truncated|Uniform|Standard|Ints).*|Stateful.*|Multinomial"
+    r"|.*CandidateSampler|.*SeedGenerator.*|ParameterizedTruncatedNormal|NonDeterministicInts|SampleDistorted.*|Skipgram"
+    r"|NegTrain|CudnnRNN.*|BoostedTrees.*|IsBoosted.*|.*SparseTensorsMap|AddManySparse.*|TakeManySparse.*|Timestamp"
+    r"|Xla(CallModule|If|While|Launch|Dequantize)|.*Summary(V2)?|DummyMemoryCache|DummyIterationCounter|IsTensorFloat32Enabled"
+    r"|DtypeWithDefaultOp|DevicePlacementOp|DeviceIndex|StatelessRandomGetAlg|Reader(Reset|NumRecords|NumWork).*"
+    r"|ReduceDataset|AddSparse.*|(Ordered)?Map(Clear|Peek|Size|IncompleteSize))$"
+)
 WHAT = (
     (READS, "reads files of the machine that it runs on"),
     (WRITES, "writes files on the machine that it runs on"),
     (RUNS, "runs code of its own, or ends the program that opens it"),
     (CALLS, "talks to other machines"),
 )
+OTHER = "has effects on the program that runs it, which no model needs"
 TABLES = _names("InitializeTableFromTextFile InitializeTableFromTextFileV2")
 PROTOCOLS = _names("DecodeProtoV2 EncodeProto")
 STREAMS = ("stdout", "stderr", "log(info)", "log(warning)", "log(error)")
@@ -68,7 +93,7 @@ def refuse_saved_model(proto: Any) -> None:
     for meta in proto.meta_graphs:
         tensors = [info.name for item in meta.signature_def.values() for info in item.outputs.values()]
         roots = {tensor.partition(":")[0] for tensor in tensors} | set(_initialisers(meta))
-        assets = {_producer(asset.tensor_info.name) for asset in _assets(meta)}
+        assets = {_graph_walk.producer(asset.tensor_info.name) for asset in _assets(meta)}
         refuse(meta.graph_def, roots, _restorers(meta.object_graph_def), assets)
 
 
@@ -104,32 +129,26 @@ def _restorers(objects: Any) -> Iterator[str]:
 
 
 def _needed(graph: Any, roots: Iterable[str] | None, functions: Iterable[str]) -> Iterator[Any]:
-    library = {item.signature.name: item for item in graph.library.function}
-    nodes = {node.name: node for node in graph.node}
-    operands = {name: [_producer(operand) for operand in node.input] for name, node in nodes.items()}
-    run = nodes.keys() if roots is None else reached(roots, lambda name: operands.get(name, ()))
-    outer = [nodes[name] for name in run if name in nodes]
-    called = {name for node in outer for name in _called(node, library)} | {
-        name for name in functions if name in library
-    }
-    inner = reached(called, lambda name: {each for node in library[name].node_def for each in _called(node, library)})
+    library = _graph_walk.functions_of(graph.library)
+    run = None if roots is None else _graph_walk.upstream(graph, roots)
+    outer = [node for node in graph.node if run is None or node.name in run]
     yield from outer
-    for name in inner:
+    for name in _graph_walk.called(outer, library, functions):
         yield from library[name].node_def
 
 
-def _producer(operand: str) -> str:
-    return operand.removeprefix("^").partition(":")[0]
+def what(kind: str) -> str:
+    """What an operation of this kind does beyond a graph; empty where it only computes, or is none of TensorFlow's."""
+    kind = kind.removeprefix("Flex")  # as TensorFlow Lite calls them
+    return next((what for names, what in WHAT if kind in names), "") or ("" if _computes(kind) else OTHER)
 
 
-def _called(node: Any, library: dict[str, Any]) -> Iterator[str]:
-    """The functions that a node names: in its kind, or in its attributes."""
-    if node.op in library:
-        yield node.op
-    for value in node.attr.values():
-        for function in (value.func, *value.list.func):
-            if function.name in library:
-                yield function.name
+@cache
+def _computes(kind: str) -> bool:
+    from tensorflow.python.framework import op_def_registry
+
+    known = op_def_registry.get(kind)
+    return known is None or not known.is_stateful or EFFECTS.match(kind) is not None
 
 
 def _reaches_out(node: Any, paths: Mapping[str, Iterable[bytes]]) -> str:
@@ -140,7 +159,7 @@ def _reaches_out(node: Any, paths: Mapping[str, Iterable[bytes]]) -> str:
         return WHAT[0][1]
     if node.op in TABLES and _is_elsewhere(node, paths):
         return WHAT[0][1]
-    return next((what for names, what in WHAT if node.op in names), "")
+    return what(node.op)
 
 
 def _text(node: Any, name: str) -> str:
@@ -149,5 +168,5 @@ def _text(node: Any, name: str) -> str:
 
 def _is_elsewhere(node: Any, paths: Mapping[str, Iterable[bytes]]) -> bool:
     """Does a table take its words from a file that is not part of the model?"""
-    wanted = _producer(node.input[1]) if len(node.input) > 1 else ""
+    wanted = _graph_walk.producer(node.input[1]) if len(node.input) > 1 else ""
     return any(ELSEWHERE.search(value) for value in paths.get(wanted, ()))

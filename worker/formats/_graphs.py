@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import CorruptFile, ModelError, UnsupportedOperation
-from worker.formats import _graph_dangers, _live
+from worker.formats import _graph_dangers, _graph_walk, _live
 from worker.formats._format import Loaded, TensorSpec
 from worker.formats._reach import reached
 from worker.report import Finding, Severity, declare
@@ -179,7 +179,9 @@ def without_unknown(graph: Any) -> Any:
         return graph
     kinds = sorted({node.op for node in graph.node if node.name in bad})
     lost = set(bad)
-    while more := {node.name for node in graph.node if node.name not in lost and lost & set(_operands(node))}:
+    while more := {
+        node.name for node in graph.node if node.name not in lost and lost & set(_graph_walk.operands(node))
+    }:
         lost |= more
     kept = graph_pb2.GraphDef(versions=graph.versions, library=graph.library)
     kept.node.extend(node for node in graph.node if node.name not in lost)
@@ -192,11 +194,6 @@ def without_unknown(graph: Any) -> Any:
 
 def _computes(node: Any) -> bool:
     return not (ASIDE.match(node.op) or INNER.match(node.op)) and node.op not in PLACEHOLDERS | VARIABLES | {"Identity"}
-
-
-def _operands(node: Any, control: bool = True) -> list[str]:
-    """The names of the nodes whose results a node uses."""
-    return [item.lstrip("^").split(":")[0] for item in node.input if control or not item.startswith("^")]
 
 
 def _static_shapes(graph: Any) -> Any:
@@ -224,9 +221,9 @@ class _Wires:
     def __init__(self, graph: Any, built: Any) -> None:
         self.built = built
         self.nodes = {node.name: node for node in graph.node}
-        self.operands = {name: _operands(node, control=False) for name, node in self.nodes.items()}
+        self.operands = {name: _graph_walk.operands(node, control=False) for name, node in self.nodes.items()}
         self.consumers = _users(self.operands)
-        self.followers = _users({name: _operands(node) for name, node in self.nodes.items()})
+        self.followers = _users({name: _graph_walk.operands(node) for name, node in self.nodes.items()})
         placeholders = [node.name for node in graph.node if node.op in PLACEHOLDERS and not LEFT_OVER.match(node.name)]
         feeds = [node.name for node in graph.node if FEEDS.match(node.op)]
         self.sources = placeholders or feeds
@@ -305,7 +302,7 @@ class _Wires:
         return reached(names, lambda name: self.consumers.get(name, []))
 
     def upstream(self, names: Iterable[str]) -> set[str]:
-        return reached(names, lambda name: _operands(self.nodes[name]) if name in self.nodes else [])
+        return reached(names, lambda name: _graph_walk.operands(self.nodes[name]) if name in self.nodes else [])
 
     def tensors(self, name: str) -> list[Any]:
         return self._outputs_of(name)
@@ -348,18 +345,12 @@ def spec_of(name: str, tensor: Any) -> TensorSpec:
     return TensorSpec(name, shape, tensor.dtype.base_dtype.name)
 
 
-def upstream(graph: Any, names: Iterable[str], fed: Iterable[str] = ()) -> set[str]:
-    """These nodes, and all that they need, also as control inputs; what leads to ``fed`` nodes is not needed."""
-    operands = {node.name: _operands(node) for node in graph.node} | {name: [] for name in fed}
-    return reached(names, lambda name: operands.get(name, []))
-
-
 def part_for(graph: Any, names: Iterable[str], fed: Iterable[str] = ()) -> Any:
     """A GraphDef with what these nodes need where ``fed`` ones are given, functions included; what saves and restores
     a model is not in it."""
     from tensorflow.core.framework import graph_pb2
 
-    needed = upstream(graph, names, fed)
+    needed = _graph_walk.upstream(graph, names, fed)
     part = graph_pb2.GraphDef()
     part.node.extend(node for node in graph.node if node.name in needed)
     part.library.CopyFrom(_needed_functions(part, graph.library))
@@ -497,9 +488,8 @@ def pruned(graph: Graph) -> Graph:
     beyond the graph."""
     graph = _with_placeholders(graph)
     definition = graph.definition
-    operands = {node.name: _operands(node) for node in definition.node}
     wanted = [port.tensor.split(":")[0] for port in (*graph.inputs, *graph.outputs)]
-    needed = reached(wanted, lambda name: operands[name])
+    needed = _graph_walk.upstream(definition, wanted)
     for place in range(len(definition.node) - 1, -1, -1):
         if definition.node[place].name not in needed:
             del definition.node[place]
@@ -558,20 +548,11 @@ def constant_node(name: str, value: Any, dtype: Any) -> Any:
 def _needed_functions(graph: Any, library: Any) -> Any:
     from tensorflow.core.framework import function_pb2
 
-    functions = {function.signature.name: function for function in library.function}
-    called = reached(_calls(graph.node, functions), lambda name: list(_calls(functions[name].node_def, functions)))
+    functions = _graph_walk.functions_of(library)
+    needed = _graph_walk.called(graph.node, functions)
     kept = function_pb2.FunctionDefLibrary()
-    kept.function.extend(function for name, function in functions.items() if name in called)
+    kept.function.extend(function for name, function in functions.items() if name in needed)
     return kept
-
-
-def _calls(nodes: Iterable[Any], functions: Mapping[str, Any]) -> Iterator[str]:
-    for node in nodes:
-        if node.op in functions:
-            yield node.op
-        for value in node.attr.values():
-            named = [value.func.name, *(item.name for item in value.list.func)]
-            yield from (name for name in named if name in functions)
 
 
 def named(graph: Graph) -> Graph:
