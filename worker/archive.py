@@ -17,6 +17,7 @@ import shutil
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from bisect import bisect_left, insort
@@ -36,6 +37,9 @@ ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP can say; fixed, so that packing is reproducible
 STORED_SUFFIXES = (".h5", ".hdf5", ".npz", ".npy", ".keras", ".zip", ".safetensors")  # weights do not deflate
 SAMPLE, WORTH = 64 * 1024, 0.8  # bytes of a file to look at, and what of them deflating has to leave at most
+# U+2044, U+2215, U+29F8, U+FF0F and their mirror images look like what separates folders
+SLASHES = frozenset("\u2044\u2215\u29f8\uff0f\u2216\u29f5\u29f9\uff3c\ufe68")
+DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names of devices on Windows
 JUNK = ("__MACOSX/", ".DS_Store", "Thumbs.db")  # what desktops add; "__MACOSX/._config.json" is no second model
 
 
@@ -145,7 +149,8 @@ def _is_junk(name: str) -> bool:
 
 
 class _Seen:
-    """The names so far: refuses the same name twice, and a file that another entry uses as its folder.
+    """The names so far: refuses the same name twice, also where it only looks the same or is so on another system, and
+    a file that another entry uses as its folder.
 
     Only the files' names are kept: their folders may be five hundred times as many, and as long.
     """
@@ -154,11 +159,16 @@ class _Seen:
         self.archive = archive
         self.bounds = bounds
         self.files: set[str] = set()
+        self.alike: dict[str, str] = {}
         self.ordered: list[str] = []
 
     def add(self, name: str) -> None:
         if name in self.files:
-            raise UnsafeContent(name=self.archive, reason=f"it holds {_short(name)} twice")
+            raise UnsafeContent(name=self.archive, reason=f"it holds {_short(name)} twice; pack every file once")
+        other = self.alike.setdefault(_looks(name), name)
+        if other != name:
+            found = f"it holds {_short(other)} and {_short(name)}, which some systems take for one file"
+            raise UnsafeContent(name=self.archive, reason=f"{found}; give them names that differ in more than that")
         if self._is_folder(name) or any(name[:end] in self.files for end, char in enumerate(name) if char == "/"):
             raise UnsafeContent(name=self.archive, reason=f"it holds {_short(name)} as a file and as a folder")
         self.files.add(name)
@@ -177,10 +187,31 @@ def _safe_name(raw: str, archive: str, bounds: Bounds) -> str:
     climbs = raw.startswith("/") or "\\" in raw or ".." in parts or (len(raw) > 1 and raw[1] == ":")
     if climbs or not parts or "\0" in raw:
         raise PathTraversal(name=archive, entry=_short(raw))
+    if why := next(filter(None, map(_misleads, parts)), ""):
+        raise UnsafeContent(
+            name=archive, reason=f"it holds a name that {why} ({_short(raw)}); give that file a plain name"
+        )
     name = "/".join(parts)
     if len(name) > bounds.name_chars or len(max(parts, key=len).encode("utf-8", "replace")) > 255:
         raise UnsafeContent(name=archive, reason=f"it holds a name of {len(name):,} characters")
     return name
+
+
+def _looks(name: str) -> str:
+    """What a name is where case, the way to write an accent, and wide letters make no difference (UAX #15, NFKC)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _misleads(part: str) -> str:
+    """Why people or systems take a part of a name for something else; "" where none does."""
+    kinds = {unicodedata.category(char) for char in part}
+    if kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return "has characters in it that cannot be seen, or that turn the text around"
+    if SLASHES & set(part):
+        return "has a letter in it that looks like a slash"
+    if ":" in part or part != part.rstrip(". ") or DEVICES.match(part):
+        return "is none on some systems"
+    return ""
 
 
 def _short(name: str) -> str:
@@ -196,11 +227,17 @@ def _check_growth(archive: str, unpacked: int, packed: int, bounds: Bounds) -> N
         raise ArchiveBomb(name=archive, limit=f"{bounds.ratio} times its size")
 
 
+class _TwoReadings(zipfile.BadZipFile):
+    """Two programs would see other files in one archive."""
+
+
 @contextmanager
 def reading(archive: str) -> Iterator[None]:
     """What the archive libraries raise, as CorruptFile with a sentence."""
     try:
         yield
+    except _TwoReadings as error:
+        raise UnsafeContent(name=archive, reason=f"{error}; pack its files again") from error
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise CorruptFile(name=archive, problem=f"the ZIP archive cannot be read ({_said(error)})") from error
     except (EOFError, struct.error) as error:
@@ -239,11 +276,36 @@ def _zip_entries(path: Path, archive: str, bounds: Bounds) -> Iterator[Entry]:
         if len(infos) > bounds.entries:
             raise ArchiveBomb(name=archive, limit=f"{bounds.entries:,} files")
         _check_growth(archive, sum(info.file_size for info in infos), path.stat().st_size, bounds)
-        checked = [(_zip_member(info, archive, bounds), info) for info in infos if not info.orig_filename.endswith("/")]
-        for _, info in checked:
-            _check_local_header(raw, info)
+        checked = [(_zip_member(info, archive, bounds), info) for info in infos if not _is_folder(info)]
+        places = [(info.header_offset, _check_local_header(raw, info)) for info in infos]
+        _check_cover(places, package.start_dir)
         for member, info in checked:
             yield Entry(member, lambda info=info: package.open(info))  # type: ignore[misc]
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    if not info.orig_filename.endswith("/"):
+        return False
+    if info.file_size:
+        raise _TwoReadings(f"the folder {_short(info.orig_filename)} holds bytes, so that some would make it a file")
+    return True
+
+
+def _check_cover(places: list[tuple[int, int]], directory: int) -> None:
+    """Each byte belongs to one entry: nothing is there twice, and no entry that the directory does not list.
+
+    Bytes before the first one are a program that unpacks itself, or a picture; no reader takes them for an entry."""
+    reached = min((start for start, _ in places), default=directory)
+    for start, end in sorted(places):
+        if start < reached:
+            raise _TwoReadings("two entries are the same bytes of the archive")
+        if start > reached:
+            raise _TwoReadings("bytes between two entries belong to none that the directory lists")
+        reached = end
+    if reached > directory:
+        raise _TwoReadings("an entry reaches into the directory")
+    if reached < directory:
+        raise _TwoReadings("bytes before the directory belong to no entry that it lists")
 
 
 def _zip_member(info: zipfile.ZipInfo, archive: str, bounds: Bounds) -> Member:
@@ -296,16 +358,73 @@ def _zip64_directory_sizes(file: IO[bytes], record: int) -> Iterator[int]:
             yield int(struct.unpack("<Q", found[40:48])[0])
 
 
-def _check_local_header(raw: IO[bytes], info: zipfile.ZipInfo) -> None:
-    """Two readers must see the same file: the header before the data says what the directory says."""
+def _check_local_header(raw: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Two readers must see the same file: the header before the data says what the directory says. Where it ends."""
     raw.seek(info.header_offset)
     fields = struct.unpack("<4sHHHHHLLLHH", raw.read(30))
-    flags, crc, packed, size = fields[2], fields[6], fields[7], fields[8]
+    flags, method, crc, packed, size = fields[2], fields[3], fields[6], fields[7], fields[8]
     if fields[0] != b"PK\x03\x04":
         raise zipfile.BadZipFile("an entry does not start where the directory says")
-    told_later = bool(flags & 0x8) or 0xFFFFFFFF in (packed, size)
-    if not told_later and (crc, packed, size) != (info.CRC, info.compress_size, info.file_size):
+    name, extra = raw.read(fields[9]), raw.read(fields[10])
+    if name.decode("utf-8" if flags & UTF_8 else "cp437", "replace") != info.orig_filename:
+        raise _TwoReadings("an entry and the directory disagree about its name")
+    if method != info.compress_type or (flags ^ info.flag_bits) & SAME_FLAGS:
+        raise _TwoReadings("an entry and the directory disagree about how it is packed")
+    wide = _wide_sizes(extra, size, packed)
+    later = bool(flags & TOLD_LATER)
+    blank = later and not crc and {packed, size} <= {0, FULL}
+    if not blank and (crc, *reversed(wide)) != (info.CRC, info.compress_size, info.file_size):
         raise zipfile.BadZipFile("an entry and the directory disagree about its size or checksum")
+    _check_other_name(extra + info.extra, info.orig_filename)
+    return _end_of(raw, info, raw.tell() + info.compress_size) if later else raw.tell() + info.compress_size
+
+
+UTF_8, TOLD_LATER, ENCRYPTED = 0x800, 0x8, 0x1
+SAME_FLAGS = UTF_8 | TOLD_LATER | ENCRYPTED
+FULL = 0xFFFFFFFF
+OTHER_NAME = 0x7075  # Info-ZIP's Unicode Path: CRC-32 of the name, and the one that is meant instead
+
+
+def _fields_of(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """The parts of an extra field (APPNOTE 4.5)."""
+    place = 0
+    while place + 4 <= len(extra):
+        kind, size = struct.unpack("<HH", extra[place : place + 4])
+        yield kind, extra[place + 4 : place + 4 + size]
+        place += 4 + size
+
+
+def _wide_sizes(extra: bytes, size: int, packed: int) -> tuple[int, int]:
+    """Size and packed size of ZIP64, where the plain ones are full."""
+    data = next((data for kind, data in _fields_of(extra) if kind == 1), b"")
+    numbers = [int(number) for number in struct.unpack(f"<{len(data) // 8}Q", data[: len(data) // 8 * 8])]
+    first = numbers.pop(0) if size == FULL and numbers else size
+    return first, numbers.pop(0) if packed == FULL and numbers else packed
+
+
+def _check_other_name(extra: bytes, name: str) -> None:
+    """Info-ZIP writes a name that the plain one had no letters for; any other would be a name that nobody looked at."""
+    for kind, data in _fields_of(extra):
+        other = data[5:].decode("utf-8", "replace")
+        if kind == OTHER_NAME and other != name and (_is_plain(name) or _is_plain(other)):
+            raise _TwoReadings(f"an entry has two names ({_short(name)} and {_short(other)})")
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and "?" not in name and "#U" not in name
+
+
+def _end_of(raw: IO[bytes], info: zipfile.ZipInfo, end: int) -> int:
+    """Where the record behind the data ends that tells its sizes: 12 or 20 bytes, with or without a signature."""
+    raw.seek(end)
+    record = raw.read(24)
+    signed = record.startswith(b"PK\x07\x08")
+    body = record[4:] if signed else record
+    for form in ("<LLL", "<LQQ"):
+        size = struct.calcsize(form)
+        if len(body) >= size and struct.unpack(form, body[:size]) == (info.CRC, info.compress_size, info.file_size):
+            return end + size + 4 * signed
+    raise _TwoReadings("what follows an entry and the directory disagree about its size or checksum")
 
 
 # tar ------------------------------------------------------------------------------------------------------------
@@ -481,6 +600,14 @@ def _tar_entries(path: Path, archive: str, bounds: Bounds) -> Iterator[Entry]:
                 if not info.isdir():
                     member = _tar_member(info, archive, bounds)
                     yield Entry(member, lambda info=info: _opened(package, info))  # type: ignore[misc]
+            _check_end(package.fileobj, archive)
+
+
+def _check_end(stream: Any, archive: str) -> None:
+    """Behind the end of a tar are zeros: some readers would go on with what else is there."""
+    while block := stream.read(BLOCK):
+        if block.strip(b"\0"):
+            raise UnsafeContent(name=archive, reason="files follow behind its end; pack all files into one archive")
 
 
 def _bounded(package: tarfile.TarFile, archive: str, bounds: Bounds) -> Iterable[tarfile.TarInfo]:
