@@ -14,11 +14,13 @@ SCHEMA = 1  # of a report's JSON, docs/report.md: raised when a key goes away or
 
 
 class Severity(StrEnum):
-    """How much a person should care."""
+    """How much a person should care, the least first. The last two decide what becomes of a file, no other does."""
 
     NOTE = "note"  # worth knowing, changes nothing
     WARNING = "warning"  # something was lost, approximated or replaced
-    DANGER = "danger"  # the file holds something that could do harm
+    DANGER = "danger"  # the file holds something that could do harm, and that Larder leaves closed
+    CONSENT = "needs-consent"  # code of the file's own would have to be run: people decide, and a team's policy
+    REFUSE = "refuse"  # the file is not opened
 
 
 class Verdict(StrEnum):
@@ -57,6 +59,16 @@ class FindingKind:
     def __call__(self, **data: Any) -> Finding:
         shown = {name: said(detail) for name, detail in data.items()}
         return Finding(self.code, self.severity, self.sentence.format_map(shown), data)
+
+
+def refusals(findings: Iterable[Finding]) -> list[Finding]:
+    """Those for which a file is not opened at all."""
+    return [finding for finding in findings if finding.severity is Severity.REFUSE]
+
+
+def needing_consent(findings: Iterable[Finding]) -> list[Finding]:
+    """Those for which a file is opened only after somebody agreed, where the team's policy allows it."""
+    return [finding for finding in findings if finding.severity is Severity.CONSENT]
 
 
 KINDS: dict[str, FindingKind] = {}

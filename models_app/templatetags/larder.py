@@ -33,6 +33,8 @@ SEVERITIES: dict[str, tuple[str, str, str]] = {
     Severity.NOTE: ("", "note", "Note"),
     Severity.WARNING: ("warn", "warning", "Warning"),
     Severity.DANGER: ("bad", "warning", "Danger"),
+    Severity.CONSENT: ("warn", "question", "Needs consent"),
+    Severity.REFUSE: ("bad", "cross", "Refused"),
 }
 STEPS = ((60, "minute", 60), (3600, "hour", 24), (86400, "day", 14))  # seconds in one, its name, how many at most
 

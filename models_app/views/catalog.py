@@ -158,7 +158,7 @@ def _version_context(version: ModelVersion) -> dict[str, Any]:
         "impossible": [row for row in offers if row.state == "impossible"],
         "summary": version.summary,
         "findings": by_severity(version.findings),
-        "alarming": [finding for finding in version.findings if finding.severity != Severity.NOTE],
+        "alarming": [finding for finding in by_severity(version.findings) if finding.severity != Severity.NOTE],
         "error": version.error,
         "instead": instead(version),
         "code": code_row(version),

@@ -22,7 +22,7 @@ from worker.report import Finding, Severity
 from worker.snippets import pinned
 
 SHARE_CHOICES = [(value, label) for value, (label, _) in LASTS.items()]
-SEVERITIES = [Severity.DANGER, Severity.WARNING, Severity.NOTE]
+SEVERITIES = list(reversed(Severity))
 RUNNING = Q(conversions__state__in=["queued", "running"])
 STAYS = Prefetch("quarantines", Quarantine.objects.select_related("put_by", "released_by"))
 OFFER_STATES = {"succeeded": "ready", "queued": "running", "running": "running", "failed": "failed"}

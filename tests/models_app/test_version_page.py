@@ -306,3 +306,13 @@ def test_every_refusal_comes_with_advice(as_vera: Client, version: ModelVersion,
 def test_a_model_that_loads_needs_no_advice(as_vera: Client, version: ModelVersion) -> None:
     assert page(as_vera, version).context["instead"] == ()
     assert "What you can do instead" not in page(as_vera, version).content.decode()
+
+
+def test_what_a_file_is_refused_for_comes_first(as_vera: Client, version: ModelVersion) -> None:
+    found = [Finding("a", Severity.DANGER, "It bites."), Finding("b", Severity.CONSENT, "It runs.")]
+    found += [Finding("c", Severity.REFUSE, "It steals.")]
+    ModelVersion.objects.update(findings_data=[item.to_json() for item in found])
+    answer = page(as_vera, version)
+    assert [item.sentence for item in answer.context["findings"]] == ["It steals.", "It runs.", "It bites."]
+    assert answer.context["alarming"][0].sentence == "It steals."
+    assert all(word in answer.content.decode() for word in ("Refused", "Needs consent"))
