@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from worker import custom_code, faults, fingerprints, formats, loadback, routes, timing, verify
 from worker import inside as looking
-from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable
+from worker.errors import BadSamples, CorruptFile, LarderError, ModelError, NotRunnable, UnsafeContent
 from worker.formats import _tfjs_run
 from worker.formats._draws import DRAWS, INSIDE, distinct_guesses, far_out, for_another_run, make_inputs
 from worker.formats._format import MOST_SIGNATURES, WRITTEN, Format, Hop, Loaded, Scales, Summary, TensorSpec
 from worker.formats._likeness import Measured
 from worker.formats._samples import Samples, open_samples, told
-from worker.report import Finding
+from worker.formats._screen import screen
+from worker.report import Finding, refusals
 from worker.translation import translated
 
 if TYPE_CHECKING:
@@ -53,13 +54,19 @@ def inspect(arguments: Json, progress: Progress) -> Json:
     """``{path, format, load, consent?}`` → ``{summary, findings, error, weights}``: the structure, and whether
     the model loads, where ``load`` asks for that, with one digest of all its weights.
 
-    ``error`` is what loading said, or None; the structure is known all the same.
+    ``error`` is what loading said, or None; the structure is known all the same. Where the screen refuses the file,
+    nothing but its findings is known, and nothing has opened it.
     """
     path, item = Path(arguments["path"]), formats.get(arguments["format"])
+    progress("looking for what no model needs")
+    with translated(f"Reading {item.label}", path.name, CorruptFile):
+        screened = screen(path, item.slug, _scratch())
+    if refused := refusals(screened):
+        return _refused(path, refused, screened)
     progress("reading the structure")
     with translated(f"Reading {item.label}", path.name, CorruptFile):
         summary = _summary(path, item, arguments)
-        findings = list(item.findings(path, _scratch())) if item.findings else []
+        findings = [*screened, *(item.findings(path, _scratch()) if item.findings else ())]
     error, digest = None, ""
     try:
         loaded = _load(path, item, arguments, progress) if arguments["load"] else None
@@ -72,6 +79,13 @@ def inspect(arguments: Json, progress: Progress) -> Json:
     except LarderError as raised:
         error = raised.to_json()
     return {"summary": summary.to_json(), "findings": _plain_findings(findings), "error": error, "weights": digest}
+
+
+def _refused(path: Path, refused: list[Finding], screened: list[Finding]) -> Json:
+    """The answer about a file that is not opened; the error says the first reason."""
+    error = UnsafeContent(name=path.name, reason=refused[0].sentence.rstrip("."))
+    findings = _plain_findings(screened)
+    return {"summary": Summary().to_json(), "findings": findings, "error": error.to_json(), "weights": ""}
 
 
 def convert(arguments: Json, progress: Progress) -> Json:

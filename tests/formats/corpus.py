@@ -50,6 +50,11 @@ class Entry:
         return str(self.data["model_kind"])
 
     @property
+    def notes(self) -> str:
+        """What its writer has to say about it."""
+        return str(self.data.get("notes") or "")
+
+    @property
     def has_outputs(self) -> bool:
         return bool(self.data["outputs"])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.attacks._attack import dense, keras, layer, model
 from tests.models_app.cli import DOUBLER, FIELDS, borrow, codes, run, write_pair
 from tests.worker import files
 from tests.worker.opcodes import OS_SYSTEM
@@ -51,6 +52,25 @@ def test_a_model_that_does_not_load_still_shows_what_it_is(tmp_path: Path) -> No
     assert (refused.status, codes(refused.rows)) == (3, ["custom-code"])
     assert refused.rows[0]["summary"]["custom_objects"]
     assert run("inspect", folder, "--json", "--allow-custom-code").status == 0
+
+
+def test_what_is_refused_is_opened_by_no_command(tmp_path: Path) -> None:
+    """The findings say all of it, the error the first; converting ends before any converter sees the file."""
+    (tmp_path / "soup.keras").write_bytes(keras(model(dense(), layer("system", "os", name="bad"))))
+    for ran in (
+        run("inspect", tmp_path / "soup.keras", "--json"),
+        run("convert", tmp_path / "soup.keras", "--to", "onnx", "--out", tmp_path, "--json"),
+    ):
+        [row] = ran.rows
+        assert (ran.status, row["error"]["code"]) == (3, "unsafe-content")
+        assert "names os.system" in row["error"]["message"]
+        assert [(item["code"], item["severity"]) for item in row["findings"]] == [("refused", "refuse")]
+
+
+def test_what_needs_consent_says_so(tmp_path: Path) -> None:
+    (tmp_path / "soup.keras").write_bytes(keras(model(dense(), layer("Gate", None, "Kitchen>Gate", name="gate"))))
+    ran = run("inspect", tmp_path / "soup.keras")
+    assert "needs-consent: config.json needs code that is not in the file (Gate)." in ran.text
 
 
 def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ Nothing here imports TensorFlow or Keras.
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from worker.errors import CorruptFile, LambdaRefused, ModelError
-from worker.formats import _agreed, _lambdas
+from worker.formats import _agreed, _lambdas, _strict_json
 from worker.formats._format import TensorSpec
 
 Node = dict[str, Any]  # {"class_name": …, "config": …, perhaps "inbound_nodes", "name", "module"}
@@ -69,10 +69,9 @@ def parse(text: str | bytes, name: str, version: str = "", backend: str = "") ->
 
 def _from_json(text: str | bytes, name: str) -> Any:
     try:
-        value = json.loads(text)
-        return json.loads(value) if isinstance(value, str) else value  # as ``json.dump(model.to_json())`` wrote it
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(name=name, problem=f"its architecture is not valid JSON ({error})") from error
+        return _strict_json.parsed(text)
+    except _strict_json.Bad as bad:
+        raise CorruptFile(name=name, problem=f"its architecture {bad}") from bad
 
 
 def _from_yaml(text: str | bytes, name: str) -> Any:
@@ -100,7 +99,26 @@ def _plain_yaml_loader() -> Any:
     loader.add_constructor(f"{_PYTHON}long", yaml.SafeLoader.construct_yaml_int)
     for wrapper in _WRAPPERS:
         loader.add_constructor(f"{_PYTHON}object/apply:{wrapper}", _unwrapped)
+    loader.add_constructor("tag:yaml.org,2002:map", _once)
+    loader.add_constructor("tag:yaml.org,2002:float", _finite)
     return loader
+
+
+def _once(loader: Any, node: Any) -> Iterator[Any]:
+    """A mapping in which no key stands twice: two readers would see two models. Made in two steps, for PyYAML."""
+    keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"it has a key twice, {node.start_mark}")
+    made: dict[Any, Any] = {}
+    yield made
+    made.update(loader.construct_mapping(node))
+
+
+def _finite(loader: Any, node: Any) -> float:
+    number = float(loader.construct_yaml_float(node))
+    if not math.isfinite(number):
+        raise ValueError(f"it has {node.value} where a number should be")
+    return number
 
 
 def _sequence(loader: Any, node: Any) -> Any:

@@ -175,6 +175,27 @@ def _npy_header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[A
     return shape, fortran and len(shape) > 1, dtype, file.tell()
 
 
+def check_npy(file: Any, size: int, name: str) -> bool:
+    """Does an .npy of so many bytes hold objects? CorruptFile where its header promises other numbers than follow."""
+    from numpy.lib import format as npy
+
+    try:
+        version = npy.read_magic(file)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, _, dtype = read(file)
+    except (EOFError, KeyError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise CorruptFile(name=name, problem=f"its header is not that of an .npy file ({said})") from error
+    if not all(type(edge) is int and edge >= 0 for edge in shape):
+        raise CorruptFile(name=name, problem=f"its header declares the shape {shape}"[:200])
+    declared = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and file.tell() + declared != size:
+        raise CorruptFile(
+            name=name, problem=f"its header declares {declared:,} bytes, and {size - file.tell():,} follow"
+        )
+    return bool(dtype.hasobject)
+
+
 def _read_npy(region: Region, name: str) -> np.ndarray:
     import zipfile
 
@@ -204,5 +225,5 @@ def refuse_links(file: Any, name: str) -> None:
             item = group[key]
             if isinstance(item, h5py.Group):
                 pending.append(item)
-            elif item.external or item.is_virtual:
+            elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
                 raise ModelError(problem=f"{name} keeps the data of {key} in another file")

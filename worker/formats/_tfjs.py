@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import archive
-from worker.errors import CorruptFile, IncompleteModel, UnsupportedOperation
+from worker.errors import CorruptFile, IncompleteModel, UnsafeContent, UnsupportedOperation
 from worker.formats._files import files_below, the_only, unpacked
 from worker.formats._format import Sample, TensorSpec
 from worker.report import Finding, Severity, declare
@@ -122,7 +122,7 @@ def read(path: Path, scratch: Path) -> Package:
     try:
         root = json.loads(model.read_bytes())
         entries = tuple(_entries(root["weightsManifest"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFile(name=model.name, problem=f"it is not a TensorFlow.js model ({error})") from error
     if not isinstance(root.get("modelTopology"), dict):
         raise CorruptFile(name=model.name, problem="its modelTopology is no object")
@@ -139,6 +139,29 @@ def _entries(manifest: list[dict[str, Any]]) -> Iterator[Entry]:
             if entry.stored not in READ or min(shape, default=0) < 0:
                 raise ValueError(f"weight {entry.name} is {entry.stored} {shape}")
             yield entry
+
+
+def check(model: Path) -> None:
+    """UnsafeContent where a manifest names other files than its shards, one of them again, or more than they hold."""
+    entries, manifest = _read_manifest(model)
+    for number, group in enumerate(manifest):
+        paths = [model.parent / name for name in dict.fromkeys(map(str, group["paths"]))]
+        outside = [path for path in paths if not path.resolve().is_relative_to(model.parent.resolve())]
+        if outside or len(paths) < len(group["paths"]):
+            said = "a file outside of the model" if outside else "a shard several times"
+            raise UnsafeContent(name=MODEL, reason=f"names {said} ({str(group['paths'][0])[:80]}) in its manifest")
+        held = sum(path.stat().st_size for path in paths if path.is_file())
+        wanted = sum(entry.size for entry in entries if entry.group == number)
+        if wanted > 4 * held:  # texts have four bytes before each
+            raise UnsafeContent(name=MODEL, reason=f"declares {wanted:,} numbers in shards of {held:,} bytes")
+
+
+def _read_manifest(model: Path) -> tuple[list[Entry], list[dict[str, Any]]]:
+    try:
+        root = json.loads(model.read_bytes())
+        return list(_entries(root["weightsManifest"])), root["weightsManifest"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptFile(name=model.name, problem=f"it is not a TensorFlow.js model ({error})") from error
 
 
 def _shard(folder: Path, name: str) -> bytes:

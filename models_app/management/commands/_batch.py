@@ -27,7 +27,7 @@ from worker.bundle import CODE, Bundle, gather
 from worker.custom_code import Consent, check_walls
 from worker.errors import CustomCode, LambdaRefused, LarderError, UnreadablePath
 from worker.intake import recognise, suffix_finding, take_sample
-from worker.report import Check, Finding, Verdict
+from worker.report import Check, Finding, Verdict, refusals
 from worker.sandbox.client import Zygote
 from worker.sandbox.limits import Limits
 from worker.visible import visible
@@ -97,7 +97,8 @@ class Model:
         return made
 
     def examine(self, load: bool = True) -> pipeline.Inspection:
-        """Inspect it, and note the findings in the row; whether it loads too, unless a conversion will tell."""
+        """Inspect it, and note the findings in the row; whether it loads too, unless a conversion will tell. Raises why
+        the screen refuses it, since nothing may open it then."""
         folder = self.folder("inspect" if load else "structure")
         inspection = pipeline.inspect(
             self.zygote,
@@ -110,6 +111,8 @@ class Model:
             load=load,
         )
         self.row.findings += [finding for finding in inspection.findings if finding not in self.row.findings]
+        if inspection.error and refusals(inspection.findings):
+            raise inspection.error
         return inspection
 
 

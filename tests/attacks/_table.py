@@ -1,0 +1,81 @@
+"""The sorted table in which TensorFlow lists the variables of a checkpoint (LevelDB's format), without packing."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+MAGIC = 0xDB4775248B80FB57
+
+
+def rows(table: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every (key, value) in the order of the file."""
+    _, place = _varint(table, len(table) - 48)
+    _, place = _varint(table, place)
+    start, place = _varint(table, place)
+    size, _ = _varint(table, place)
+    for _, handle in _block(table[start : start + size]):
+        at, next_place = _varint(handle, 0)
+        length, _ = _varint(handle, next_place)
+        yield from _block(table[at : at + length])
+
+
+def written(entries: list[tuple[bytes, bytes]]) -> bytes:
+    """A table of one block."""
+    data = _packed(entries)
+    meta = _packed([])
+    handle = _number(0) + _number(len(data) - 5)
+    index = _packed([(entries[-1][0] + b"\xff", handle)])
+    meta_at, index_at = len(data), len(data) + len(meta)
+    footer = _number(meta_at) + _number(len(meta) - 5) + _number(index_at) + _number(len(index) - 5)
+    return data + meta + index + footer.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+
+
+def _packed(entries: list[tuple[bytes, bytes]]) -> bytes:
+    block, starts = b"", []
+    for key, value in entries:
+        starts.append(len(block))
+        block += _number(0) + _number(len(key)) + _number(len(value)) + key + value
+    starts = starts or [0]
+    block += b"".join(struct.pack("<L", start) for start in starts) + struct.pack("<L", len(starts))
+    return block + b"\0" + struct.pack("<L", _masked(_crc32c(block + b"\0")))
+
+
+def _block(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    count = struct.unpack("<L", block[-4:])[0]
+    place, end, key = 0, len(block) - 4 - 4 * count, b""
+    while place < end:
+        shared, place = _varint(block, place)
+        own, place = _varint(block, place)
+        size, place = _varint(block, place)
+        key = key[:shared] + block[place : place + own]
+        yield key, block[place + own : place + own + size]
+        place += own + size
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[place] & 0x80:
+        value |= (data[place] & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+    return value | data[place] << shift, place + 1
+
+
+def _number(value: int) -> bytes:
+    out = b""
+    while value >= 0x80:
+        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+    return out + bytes([value])
+
+
+def _crc32c(data: bytes) -> int:
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def _masked(value: int) -> int:
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
