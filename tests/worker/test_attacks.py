@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_every_attack_is_told(attack: Attack, tmp_path: Path) -> None:
     found, said = look(attack, tmp_path)
     assert attack.expected in (found, NEVER_OPENED), said
     assert said or found == FINE
+
+
+@pytest.mark.parametrize("slug", ["yaml-deep", "config-deep"])
+def test_depth_is_bounded_where_a_library_raised_the_limit_of_recursion(slug: str, tmp_path: Path) -> None:
+    attack, before = next(each for each in CASES if each.slug == slug), sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    try:
+        assert look(attack, tmp_path)[0] == REFUSE
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def test_no_two_attacks_are_called_the_same() -> None:

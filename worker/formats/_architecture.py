@@ -92,7 +92,20 @@ def _plain_yaml_loader() -> Any:
     """PyYAML's safe loader, which also knows the tags of tuples and texts that Keras' own dumper wrote."""
     import yaml
 
-    loader: Any = type("PlainLoader", (yaml.SafeLoader,), {})  # adding to SafeLoader itself would change it for all
+    class PlainLoader(yaml.SafeLoader):
+        """Bounds the depth itself: how deep Python goes before it gives up is not the same in every process."""
+
+        level = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.level += 1
+            if self.level > _strict_json.DEEPEST:
+                raise ValueError(f"it is nested more than {_strict_json.DEEPEST} levels deep")
+            node = super().compose_node(parent, index)
+            self.level -= 1
+            return node
+
+    loader: Any = PlainLoader
     loader.add_constructor(f"{_PYTHON}tuple", _sequence)
     for kind in ("str", "unicode"):
         loader.add_constructor(f"{_PYTHON}{kind}", yaml.SafeLoader.construct_scalar)
