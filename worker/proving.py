@@ -114,6 +114,7 @@ class Proof:
             return given
         near = self.work.folder / "near.npz"
         verify.save_draws(near, verify.load_draws(given, MAX_VALUES)[:-further])
+        near.chmod(0o644)  # for a job that is another user
         return near
 
     def _prints(self) -> bool:

@@ -13,7 +13,7 @@ from tests.worker import levels
 from tests.worker.test_sandbox import DEATHS, FAKES, SMALL, descendants, parents, wait_until
 from worker.errors import LarderError, SandboxMissing
 from worker.sandbox import namespaces, selfcheck
-from worker.sandbox.client import Walls, Zygote
+from worker.sandbox.client import OWN_USER, Walls, Zygote
 from worker.sandbox.layers import FLOOR, missing
 from worker.sandbox.limits import Limits
 
@@ -107,6 +107,29 @@ def test_a_file_for_its_owner_alone_is_read_by_its_owner(level: tuple[str, Zygot
     outcome = level[1].run("copy", {"path": str(given)}, read=[given], folder=folder, limits=SMALL)
     assert outcome.value == {"read": "model"}
     assert "which nobody else is" not in outcome.layers["identity"].detail
+
+
+def test_what_an_earlier_job_left_for_itself_is_read_by_the_next(level: tuple[str, Zygote], tmp_path: Path) -> None:
+    folder, given = tmp_path / "job", tmp_path / "given"
+    folder.mkdir(mode=0o700)
+    given.write_text("model", encoding="utf-8")
+    given.chmod(0o600)
+    identity = level[1].wait_ready()["layers"]["identity"]
+    if str(OWN_USER) in identity.detail:  # else a job is the user that Larder is
+        os.chown(given, OWN_USER, -1)
+    outcome = level[1].run("copy", {"path": str(given)}, read=[given], folder=folder, limits=SMALL)
+    assert outcome.value == {"read": "model"}
+    assert outcome.layers["identity"] == identity
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])  # the second one is that of scripts/serve
+def test_who_a_job_is_does_not_hang_on_the_umask(mask: int, level: tuple[str, Zygote]) -> None:
+    before = os.umask(mask)
+    try:
+        with Zygote(steps=(FAKES,), preload=False, walls=level[1].walls) as own:
+            assert own.wait_ready()["layers"]["identity"] == level[1].wait_ready()["layers"]["identity"]
+    finally:
+        os.umask(before)
 
 
 def test_a_folder_that_cannot_change_hands_stays_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,8 @@ class Enclosure:
     def of_job(self, read: Iterable[str], folder: str) -> Enclosure:
         """The same with the job's folder given to its user; the other plan where that cannot be, as on a network's
         disk, or where what the job is to read is for its owner alone."""
-        if self.plan and self.plan.user and not (all(map(_is_readable, read)) and _is_given(folder, self.plan.user)):
+        user = self.plan.user if self.plan else 0
+        if user and not (all(_is_readable(path, user) for path in read) and _is_given(folder, user)):
             return replace(self, plan=self.otherwise)
         return self
 
@@ -124,9 +125,14 @@ def _map(user: int, group: int) -> None:
             file.write(text.encode())
 
 
-def _is_readable(path: str) -> bool:
-    """May the group read it, or everybody? The group stays what it is when a job becomes another user."""
-    return not os.path.exists(path) or bool(os.stat(path).st_mode & (stat.S_IRGRP | stat.S_IROTH))
+def _is_readable(path: str, user: int) -> bool:
+    """May the user read it, as one that an earlier job left, or its group, or everybody? The group stays what it is
+    when a job becomes another user."""
+    if not os.path.exists(path):
+        return True
+    found = os.stat(path)
+    own = stat.S_IRUSR if found.st_uid == user else 0
+    return bool(found.st_mode & (own | stat.S_IRGRP | stat.S_IROTH))
 
 
 def _is_given(folder: str, user: int) -> bool:

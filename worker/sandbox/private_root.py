@@ -27,6 +27,14 @@ def build(read: Iterable[str], folder: str, own_proc: bool) -> None:
 
     ``read`` and ``folder`` are absolute; they keep their paths. ``own_proc``: /proc stays empty until ``finish``.
     """
+    before = os.umask(0o022)  # or the folders on the way would be closed to a job that is another user
+    try:
+        _build(read, folder, own_proc)
+    finally:
+        os.umask(before)
+
+
+def _build(read: Iterable[str], folder: str, own_proc: bool) -> None:
     kernel.mount(None, "/", None, MS_REC | MS_PRIVATE)
     # Whatever is mounted on the job's folder hides nothing for long: it becomes the root, the folder lies below OLD
     kernel.mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, SIZE)
