@@ -27,10 +27,11 @@ Elsewhere = Mapping[str, "Again | LarderError"]
 
 @dataclass(frozen=True)
 class Shown:
-    """What a result showed: Larder's own first run of it; the second run; and what it answered or raised in each
-    runtime but Larder's own, by the runtime's name."""
+    """What a result showed: Larder's own first run of it, and where its values are, if it gave any; the second run; and
+    what it answered or raised in each runtime but Larder's own, by the runtime's name."""
 
     answer: Json
+    outputs: Path
     second: Again | None = None
     elsewhere: Elsewhere = field(default_factory=dict)
 
@@ -49,6 +50,7 @@ class Openings:
         self.result, self._signature, self._prints = result, signature, prints
         self._is_closed = False
         self._work = replace(work, canceled=lambda: self._is_closed or work.canceled())
+        self._outputs = work.subfolder("result") / "outputs.npz"
         self._told = work.subfolder("told")
         self._told.chmod(0o755)  # for a job that is another user
         self._question = {"asked": str(self._told / QUESTION)}
@@ -63,12 +65,12 @@ class Openings:
         try:
             if inputs is None or self._second is None:
                 self._tell(specs, None)
-                return Shown(self._first.result())
+                return Shown(self._first.result(), self._outputs)
             self._tell(specs, take_copy(inputs, self._told / INPUTS, MAX_VALUES))
             further = {turn.runtime: self._threads.submit(self._shown_in, turn) for turn in self._others}
             answer, (second, at_home) = self._first.result(), self._second.result()
             elsewhere = {runtime: found.result() for runtime, found in further.items()}
-            return Shown(answer, second, {**at_home, **elsewhere})
+            return Shown(answer, self._outputs, second, {**at_home, **elsewhere})
         finally:
             self.close()
 
@@ -86,9 +88,9 @@ class Openings:
 
     def _run(self) -> Json:
         """Larder's own first run, which tells of the weights, too."""
-        folder = self._work.subfolder("result")
+        folder = self._outputs.parent
         about = {"path": str(self.result.path), "format": self.result.format, "signature": self._signature}
-        wanted = {"prints": self._prints, "outputs": str(folder / "outputs.npz"), **self._question}
+        wanted = {"prints": self._prints, "outputs": str(self._outputs), **self._question}
         return whole(self._work.job("run", about | wanted, [self.result.path, self._told], folder), folder)
 
     def _run_again(self) -> tuple[Again, Elsewhere]:

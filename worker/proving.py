@@ -132,8 +132,9 @@ class Proof:
         if self.opened or not formats.get(self.route[-1]).load:
             return
         with suppress(NoResult, DiskFull):  # then it is opened when the job has ended
-            own = take_copy(path, self.work.subfolder("written") / path.name, MOST_AHEAD)
-            self.opened = self._opened(own, twice=True)
+            ahead = dataclasses.replace(self.work, folder=self.work.subfolder("ahead"))
+            own = take_copy(path, ahead.folder / path.name, MOST_AHEAD)
+            self.opened = self._opened(ahead, own, twice=True)
 
     def close(self) -> None:
         """End what still waits to be asked."""
@@ -150,7 +151,7 @@ class Proof:
         described = bool(self.shown.get("architecture")) and not os.path.lexists(given)
         inputs = None if refusal or described else self._given()
         try:
-            shown = (self.opened or self._opened(path, twice=bool(inputs))).ask(self.specs, inputs)
+            shown = self._shown(path, inputs)
         except OUT_OF_BOUNDS:
             raise
         except LarderError as error:
@@ -162,6 +163,14 @@ class Proof:
             if formats.get(self.route[-1]).load is None:  # a format that runs on other machines
                 return self._unopened(shown.answer)
             return self._compare(path, shown, inputs)
+
+    def _shown(self, path: Path, inputs: Path | None) -> Shown:
+        """What the result shows. Where it was opened ahead and fell short, it is opened once more: waiting for the
+        source took of its time, and the source's own job took of the machine."""
+        if self.opened:
+            with suppress(*OF_THE_JOB):
+                return self.opened.ask(self.specs, inputs)
+        return self._opened(self.work, path, twice=bool(inputs)).ask(self.specs, inputs)
 
     def _unopened(self, answer: Json) -> Judgement:
         """A result of which only the weights can be read here."""
@@ -212,7 +221,7 @@ class Proof:
 
     def _after(self, shown: Shown) -> Seen:
         """What the result showed, and the values of its second run."""
-        first = self._seen(shown.answer, self.work.folder / "result" / "outputs.npz")
+        first = self._seen(shown.answer, shown.outputs)
         return dataclasses.replace(first, repeated=shown.second.values if shown.second and first.values else {})
 
     def _judged(self, before: Seen, after: Seen, terms: Terms, asked_again: AskAgain) -> tuple[Judgement, Seen, Terms]:
@@ -273,10 +282,10 @@ class Proof:
         taken = (verify.load_draws(take(path, most), most) if os.path.lexists(path) else [] for path in (exact, nudged))
         return verify.Asked(str(answer["unsteady"]), *taken)
 
-    def _opened(self, path: Path, twice: bool) -> Openings:
+    def _opened(self, work: Work, path: Path, twice: bool) -> Openings:
         """The jobs of the result."""
         result = File(path, self.route[-1])
-        return Openings(self.work, result, self._held(), prints=self._prints(), twice=twice, looks=self.looks)
+        return Openings(work, result, self._held(), prints=self._prints(), twice=twice, looks=self.looks)
 
     def _held(self) -> str:
         """The signature's name in the result; "" where it holds no other one."""

@@ -14,7 +14,7 @@ from tests.worker import toy_formats
 from tests.worker.local_jobs import Answer, LocalJobs
 from tests.worker.toy_formats import SUMMARY, copying, toy, write
 from worker import pipeline
-from worker.errors import DiskFull, LarderError, ModelError, NoResult
+from worker.errors import DiskFull, LarderError, ModelError, NoResult, TimedOut
 from worker.formats._format import WRITTEN
 from worker.looks import File
 from worker.openings import QUESTION, Openings
@@ -83,6 +83,24 @@ def test_the_jobs_that_wait_end_with_the_conversion(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         convert(tmp_path, jobs)
     assert jobs.canceled == 2
+
+
+class Late(Ahead):
+    """What waits for the source runs out of time by that."""
+
+    ended = False
+
+    def run(self, step: str, arguments: dict[str, Any], **more: Any) -> Answer:
+        if step == "convert" or self.ended:
+            answer = self._convert(arguments, more) if step == "convert" else self.local.run(step, arguments, **more)
+            self.ended = True
+            return answer
+        self.opened.release()
+        raise TimedOut(seconds=1, kind="wall-clock")
+
+
+def test_a_result_that_waited_too_long_is_opened_once_more(tmp_path: Path) -> None:
+    assert convert(tmp_path, Late()).report.verdict is Verdict.VERIFIED
 
 
 class Lying:
