@@ -392,7 +392,7 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seco
         loaded = _load(path, source, arguments, progress)
         if loaded is None:
             raise ModelError(problem=f"{source.label} cannot be run here")
-        samples = open_samples(Path(wanted["samples"]), loaded.inputs) if wanted.get("samples") else None
+        samples = _samples(loaded, wanted) if wanted.get("samples") else None
         described = _describe(loaded, bool(wanted["prints"]), loaded.scales)  # before a run may change its state
         tried = None
         if not (loaded.architecture and wanted.get("described")):
@@ -411,6 +411,10 @@ def _probe(path: Path, source: Format, arguments: Json, progress: Progress, seco
             verify.save_draws(Path(wanted[name]), draws)
     said = (*loaded.findings, *(samples.findings if samples else ()))
     return _handed_over({**described, "findings": _plain_findings(said), "error": None})
+
+
+def _samples(loaded: Loaded, wanted: Json) -> Samples:
+    return open_samples(Path(wanted["samples"]), loaded.inputs, all_finite=bool(wanted.get("near")))
 
 
 def _base_of(draws: list[Arrays], wanted: Json) -> Arrays | None:
@@ -456,17 +460,28 @@ def _challenge(
 
 
 def _try_out(loaded: Loaded, wanted: Json, samples: Samples | None) -> tuple[list[Arrays], list[Arrays]]:
-    """What the model was given and what it answered: people's own samples, and draws of the first kind it accepts."""
+    """What the model was given and what it answered: people's own samples, and draws of the first kind it accepts.
+    BadSamples where it accepts those, and not the samples."""
     draws = [samples.arrays] if samples else []
-    like = samples.arrays if samples and wanted.get("near") else None
-    answers = [_answer(loaded, draw) for draw in draws]
-    refusal = None
+    try:
+        answers, unfit = [_answer(loaded, draw) for draw in draws], None
+    except LarderError as error:
+        answers, unfit = [], error
+    like = samples.arrays if samples and wanted.get("near") and not unfit else None
+    refusal = unfit
     for guess in distinct_guesses(loaded.inputs):
         try:
             made = make_inputs(loaded.inputs, wanted["seed"], guess, like, brief=not wanted.get("decisive", True))
-            return draws + made, answers + [_answer(loaded, draw) for draw in made]
+            answered = [_answer(loaded, draw) for draw in made]
         except LarderError as error:
             refusal = refusal or error
+            continue
+        if unfit:
+            problem = f"the model runs on other inputs, and not on these ({unfit.message.rstrip('.')})"
+            raise BadSamples(name=Path(wanted["samples"]).name, problem=problem) from unfit
+        return draws + made, answers + answered
+    if unfit:
+        raise unfit
     if refusal and not draws:
         raise ModelError(problem=f"it does not run on inputs made from its signature ({refusal.message})")
     return draws, answers

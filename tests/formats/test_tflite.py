@@ -11,7 +11,7 @@ import pytest
 
 from tests.formats.models import load, pack
 from worker import archive, intake
-from worker.errors import ConverterFailed, CorruptFile, NotRunnable, UnsupportedOperation
+from worker.errors import BadSamples, ConverterFailed, CorruptFile, NotRunnable, UnsupportedOperation
 from worker.formats import _frozen, _quantised, _tflite_run, _tflite_weights, _tflite_write, get, matches
 from worker.formats._draws import GUESSES, make_inputs
 from worker.formats._format import Hop, Loaded, Sample
@@ -164,6 +164,9 @@ def test_ranges_are_measured_on_samples_where_there_are_some(
     np.savez(tmp_path / "far.npz", features=np.random.default_rng(1).uniform(5000, 9000, (9, 6)).astype("float32"))
     _, codes = converted(made_file("dense", "saved_model"), tmp_path, "int8", tmp_path / "far.npz")
     assert codes == ["calibrated-on-samples", "samples-out-of-range"]
+    np.savez(tmp_path / "holes.npz", features=np.full((9, 6), np.nan, "float32"))
+    with pytest.raises(BadSamples, match="54 of the 54 numbers of features"):
+        converted(made_file("dense", "saved_model"), tmp_path, "int8", tmp_path / "holes.npz")
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -356,3 +356,25 @@ def test_samples_in_another_scale_than_the_model_are_noticed(
     more: dict[str, Any] = {"low": (float(implied[0]),), "high": (float(implied[1]),)} if implied else {}
     path = saved(tmp_path, {"image": np.linspace(*values, 8 * 6 * 3).reshape(1, 8, 6, 3)})
     assert codes(open_samples(path, (image(**more),))) == found
+
+
+def test_numbers_that_are_none_are_noticed(tmp_path: Path) -> None:
+    """The others still lie where they lie."""
+    path = saved(tmp_path, {"image": np.array([5000, np.inf, np.nan, 9000] * 12).reshape(1, 8, 2, 3)})
+    spec = TensorSpec("image", (None, None, None, 3), "float32", low=(-2.0,), high=(3.0,))
+    lost, outside = open_samples(path, (spec,)).findings
+    assert (lost.code, lost.data["count"], lost.data["total"]) == ("samples-not-finite", 24, 48)
+    assert (outside.code, outside.data["high"]) == ("samples-out-of-range", 9000)
+
+
+def test_no_range_is_measured_on_what_is_no_number(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"left": np.array([[1, np.nan]]), "right": RIGHT})
+    with pytest.raises(BadSamples, match="1 of the 2 numbers of left are infinite or not a number, and no range"):
+        open_samples(path, SPECS, all_finite=True)
+
+
+def test_a_range_that_is_known_in_fewer_digits_is_the_same(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"image": np.linspace(0, 1, 8 * 6 * 3).reshape(1, 8, 6, 3)})
+    specs = (image(low=(0.0,), high=(high,)) for high in (255.0, 254.9999849195601))
+    first, second = (open_samples(path, (spec,)).findings for spec in specs)
+    assert first == second

@@ -54,6 +54,12 @@ OUTSIDE = declare(
     "The samples of {name} lie between {low:.3g} and {high:.3g}, far from the {wanted_low:.3g} to {wanted_high:.3g}"
     " that the model normalises. Check that they are of the same kind, and in the same unit, as for training.",
 )
+NOT_FINITE = declare(
+    "samples-not-finite",
+    Severity.WARNING,
+    "{count} of the {total} numbers in the samples of {name} are infinite or not a number. A model that computes with"
+    " them answers with the same, whatever its weights are, so they show few faults.",
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +75,21 @@ def read_samples(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
     return open_samples(path, specs).arrays
 
 
-def open_samples(path: Path, specs: Sequence[TensorSpec]) -> Samples:
-    """The samples of a file or a folder; BadSamples says what was found, what was expected and what to do."""
+def open_samples(path: Path, specs: Sequence[TensorSpec], all_finite: bool = False) -> Samples:
+    """The samples of a file or a folder; BadSamples says what was found, what was expected and what to do.
+
+    ``all_finite``: are ranges measured on them, so that every number has to be one?"""
     reader = _Reader(path.name, tuple(specs))
     try:
         arrays = reader.read(path)
     except (ValueError, OSError, EOFError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
         problem = f"it cannot be read as plain arrays ({' '.join(str(error).split())[:200]})"
         raise BadSamples(name=path.name, problem=problem) from error
-    findings = [*reader.findings, *(found for spec in specs for found in _range_findings(spec, arrays[spec.name]))]
+    findings = [*reader.findings, *(found for spec in specs for found in _findings(spec, arrays[spec.name]))]
+    lost = next((finding for finding in findings if finding.code == NOT_FINITE.code), None)
+    if lost and all_finite:
+        found = "{count} of the {total} numbers of {name} are infinite or not a number".format(**lost.data)
+        raise BadSamples(name=path.name, problem=f"{found}, and no range can be measured on these; leave such rows out")
     return Samples(arrays, tuple(findings))
 
 
@@ -263,17 +275,28 @@ def _is_lossless(array: Array, target: np.dtype[Any]) -> bool:
     return bool(limits.min <= int(array.min()) and int(array.max()) <= limits.max)
 
 
-def _range_findings(spec: TensorSpec, array: Array) -> Iterator[Finding]:
-    """Do the samples lie where the layers of the model expect them?"""
-    if array.dtype.kind != "f" or "float" not in spec.dtype or spec.limit:
+def _findings(spec: TensorSpec, array: Array) -> Iterator[Finding]:
+    """Are the samples numbers, and do these lie where the layers of the model expect them?"""
+    import numpy as np
+
+    if array.dtype.kind != "f" or "float" not in spec.dtype:
         return
-    low, high = float(array.min()), float(array.max())
+    finite = array[np.isfinite(array)]
+    if finite.size < array.size:
+        yield NOT_FINITE(name=spec.name, count=array.size - finite.size, total=array.size)
+    if finite.size and not spec.limit:
+        yield from _range_findings(spec, array.ndim, float(finite.min()), float(finite.max()))
+
+
+def _range_findings(spec: TensorSpec, rank: int, low: float, high: float) -> Iterator[Finding]:
     facts: dict[str, Any] = {"name": spec.name, "low": low, "high": high}
     if not spec.high:
-        if array.ndim >= 4 and low >= 0 and LARGE < high <= 255:
+        if rank >= 4 and low >= 0 and LARGE < high <= 255:
             yield TOO_LARGE(**facts)
         return
-    facts |= {"wanted_low": min(spec.low), "wanted_high": max(spec.high)}
+    wanted = {"wanted_low": min(spec.low), "wanted_high": max(spec.high)}
+    # a step of the route may have them in fewer digits, and nothing is said twice
+    facts |= {name: float(f"{value:.5g}") for name, value in wanted.items()}
     width = facts["wanted_high"] - facts["wanted_low"]
     if facts["wanted_high"] > LARGE and low >= -SMALL and high <= SMALL:
         yield TOO_SMALL(**facts)

@@ -277,7 +277,7 @@ class _Job:
             rows = _draws.make_rows(loaded, self.hop.seed, ROWS)
             self.hop.add(CALIBRATED_ON_DRAWS(rows=len(rows)))
             return rows
-        samples = open_samples(self.hop.samples, loaded.inputs)
+        samples = open_samples(self.hop.samples, loaded.inputs, all_finite=True)
         rows = list(_draws.split_rows(samples.arrays, loaded.inputs))[:MOST_ROWS]
         self.hop.add(CALIBRATED_ON_SAMPLES(rows=len(rows)), *samples.findings)
         return rows
