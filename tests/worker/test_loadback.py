@@ -133,6 +133,17 @@ def test_answers_that_prove_nothing_are_no_refusal() -> None:
     assert loadback_check([found]).passed is None
 
 
+def test_a_result_that_was_not_run_is_not_refused_by_its_own_runtime() -> None:
+    """Its inputs do not correspond to the source's; another runtime that cannot be asked for that is of no use."""
+    own = dataclasses.replace(cell("onnxruntime"), own=True)
+    nothing = dataclasses.replace(SOURCE, values=[])
+    assert answered(own, SOURCE, nothing, TERMS).verdict is Outcome.ABSENT
+    check = loadback_check([answered(own, SOURCE, nothing, TERMS), refused(cell("openvino"), ModelError(problem="no"))])
+    assert check.sentence.startswith("It does not run in OPENVINO 1.0. ONNXRUNTIME: not run, for")
+    assert check.passed is None
+    assert answered(cell("openvino"), SOURCE, nothing, TERMS).verdict is Outcome.REFUSED
+
+
 def test_other_answers() -> None:
     found = answered(cell("onnxruntime"), SOURCE, shown(VALUES * 1.5), TERMS)
     assert found.verdict is Outcome.DIFFERS

@@ -51,6 +51,13 @@ def test_it_works() -> None:
     assert "On 2 sets of inputs the values are exactly the same." in reason
 
 
+def test_what_was_not_run_is_not_said_to_run() -> None:
+    other = dataclasses.replace(SEEN, inputs=(dataclasses.replace(X, shape=(None, 3, 3)),), values=[])
+    verdict, _, checks = verify.judge(SEEN, other, TERMS)
+    assert verdict is Verdict.DIFFERS
+    assert checks[0].sentence == "The result opens in a fresh job."
+
+
 def test_what_is_only_near_is_not_called_the_same() -> None:
     """Whole numbers for weights are far from exact: the verdict says how far, and how far was allowed."""
     terms = Terms(Tolerance(rtol=0.1, atol=0.0), exact_weights=False)

@@ -40,7 +40,7 @@ def judge(
     terms = replace(terms, shaky=any(item.name == "values" and item.passed is None for item in before))
     proof = (*([beside] if beside else []), *_proof(source, result, terms, weights))
     ran = any(check.name == "values" for check in proof)
-    load = Check("load", True, f"The result opens{', and runs,' if ran else ''} in a fresh job.")
+    load = Check("load", True, f"The result opens{', and runs,' if ran and result.values else ''} in a fresh job.")
     tables = tables_check(source, result)
     interface = () if terms.weights_alone else (*interface_checks(source, result, terms), *([tables] if tables else []))
     own = unrounded.sensitivity if unrounded and not unrounded.likeness.problem else None

@@ -19,6 +19,7 @@ FEW = (
     " others the result differs"
 )
 UNTOLD = "its answers lie about as far from the source's as rounding goes, and that could not be measured"
+UNPAIRED = "not run, for the result's inputs do not correspond to the source's"
 
 DIFFERS_THERE = declare(
     "differs-elsewhere",
@@ -95,7 +96,10 @@ def unless_few(cell: Cell, source: Seen, result: Seen, numbers: Sequence[int], t
 
 
 def answered(cell: Cell, source: Seen, shown: Seen, terms: Terms) -> Cell:
-    """The cell of a runtime that ran the result, by the same measure as the values of the result itself."""
+    """The cell of a runtime that ran the result, by the same measure as the values of the result itself. Larder's own
+    runs no result whose inputs do not correspond to the source's: its check of the interface has failed by then."""
+    if cell.own and not shown.values:
+        return _with(cell, Outcome.ABSENT, None, UNPAIRED)
     check = values_check(source, shown, terms)
     gaps = [float(output["max_rel"]) for output in check.data.get("outputs", ())]
     unknown = Outcome.ABSENT if gaps else Outcome.REFUSED  # answers that were compared, and prove nothing

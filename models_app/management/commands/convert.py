@@ -45,7 +45,7 @@ class Command(BaseCommand):
         def convert(model: Model) -> None:
             result = _convert(model, chosen, samples)
             if result.report.verdict is Verdict.DIFFERS:
-                raise VerificationError(problem=result.report.reason)
+                raise VerificationError(problem=result.report.reason.removesuffix("."))
             model.row.output = _place(result.path, out, model.row.name, formats.get(target).suffixes)
 
         work_through(self, options, rows, convert, _describe)
