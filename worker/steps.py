@@ -477,14 +477,20 @@ def _try_out(loaded: Loaded, wanted: Json, samples: Samples | None) -> tuple[lis
             refusal = refusal or error
             continue
         if unfit:
-            problem = f"the model runs on other inputs, and not on these ({unfit.message.rstrip('.')})"
-            raise BadSamples(name=Path(wanted["samples"]).name, problem=problem) from unfit
+            raise _at_fault(Path(wanted["samples"]), draws[0], unfit) from unfit
         return draws + made, answers + answered
     if unfit:
         raise unfit
     if refusal and not draws:
         raise ModelError(problem=f"it does not run on inputs made from its signature ({refusal.message})")
     return draws, answers
+
+
+def _at_fault(path: Path, draw: Arrays, error: LarderError) -> BadSamples:
+    """What is said of samples that the model refuses, though it takes other inputs."""
+    given = ", ".join(f"{name} is {'×'.join(map(str, array.shape))}" for name, array in draw.items())
+    said = str(error.details.get("problem") or error.message).rstrip(".")
+    return BadSamples(name=path.name, problem=f"the model runs on other inputs, and not on these: {given} ({said})")
 
 
 def _answer(loaded: Loaded, draw: Arrays) -> Arrays:

@@ -211,7 +211,7 @@ def test_samples_that_the_model_refuses_are_at_fault(tmp_path: Path) -> None:
     """And not the model, for it runs on what is made from its signature."""
     np.savez(tmp_path / "samples.npz", input_0=np.ones((2, 9), "float32"))
     model = {"inputs": [["x", [None, None], "float32"]], "only_size": 32}
-    with pytest.raises(BadSamples, match=r"samples\.npz .* runs on other inputs, and not on these .*size does not fit"):
+    with pytest.raises(BadSamples, match=r"samples\.npz .* runs on other inputs, and not on these: x is 2×9 .*not fit"):
         convert(tmp_path, "b", model=model, samples=tmp_path / "samples.npz")
 
 
