@@ -6,6 +6,7 @@ Nothing that a job says is trusted: its answer is plain data, its files are take
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import stat
@@ -32,6 +33,7 @@ PROGRAM_SECONDS = 60.0
 MOST_SHOWN = 64 * MIB  # of what a job says about every weight; thousands take some
 # Nobody wants the answer, no job can be asked, or one of them tried what no model needs: whatever is tried ends here.
 STOPPED = (Canceled, SandboxMissing, Forbidden)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 OF_THE_JOB = (TimedOut, OutOfMemory, DiskFull)  # shortages, which say nothing about the file
 
 
@@ -164,21 +166,31 @@ def take(path: Path, limit: int) -> Path:
 def take_copy(path: Path, target: Path, limit: int) -> Path:
     """A copy of a file that a job has written, and may still change: the copy is what counts from then on.
 
-    Raises NoResult for anything but a plain file with one name, DiskFull for more than ``limit`` bytes."""
+    Raises NoResult for anything but a plain file with one name, DiskFull for more than ``limit`` bytes, and where the
+    disk has no room for a copy; none is left then."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise NoResult(status=f"0; {path.name} cannot be opened: {error.strerror}") from None
     try:
         _check_plain(path.name, found := os.fstat(descriptor), limit)
-        with target.open("xb") as copy:
-            at = 0
-            while at < found.st_size and (sent := os.sendfile(copy.fileno(), descriptor, at, found.st_size - at)):
-                at += sent
+        _copy(descriptor, target, found.st_size)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        if error.errno not in NO_ROOM:
+            raise
+        raise DiskFull(limit="room that the disk has left") from error
     finally:
         os.close(descriptor)
     target.chmod(0o644)  # for a job that is another user
     return target
+
+
+def _copy(descriptor: int, target: Path, size: int) -> None:
+    with target.open("xb") as copy:
+        at = 0
+        while at < size and (sent := os.sendfile(copy.fileno(), descriptor, at, size - at)):
+            at += sent
 
 
 def _check_plain(name: str, found: os.stat_result, limit: int) -> None:

@@ -267,6 +267,8 @@ def test_all_is_said_and_survives_json() -> None:
     findings = loadback_findings(cells)
     assert [finding.code for finding in findings] == ["differs-elsewhere"]
     assert "OTHER 1.0 opens the result too" in findings[0].sentence
+    at_home = dataclasses.replace(cells[0], verdict=Outcome.DIFFERS)
+    assert not loadback_findings([at_home, *cells[1:]])  # the result is at fault, and the verdict says so
 
 
 # The snippet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -140,6 +141,17 @@ def test_without_a_question_it_is_opened_once(tmp_path: Path) -> None:
 def test_a_copy(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 100_000)
     assert take_copy(tmp_path / "file", tmp_path / "copy", 100_000).read_bytes() == b"x" * 100_000
+
+
+def test_without_room_no_part_of_a_copy_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setattr(os, "sendfile", full)
+    with pytest.raises(DiskFull):
+        take_copy(tmp_path / "file", tmp_path / "copy", 10)
+    assert not (tmp_path / "copy").exists()
 
 
 def linked(path: Path) -> None:

@@ -11,8 +11,8 @@ MOST_NAMES = 5
 TRAINING_ON = declare(
     "training-on",
     Severity.WARNING,
-    "The model calls {layers} with training=True, so that a Dropout or noise there stays random. Keras 2 keeps to that;"
-    " Keras 3 does where the model is called as a function, and not in predict(). Finished graphs that are made"
+    "The model calls {layers} with training=True, so that what is random there (Dropout, noise, augmentation) stays so."
+    " Keras 2 keeps to that; Keras 3 does where the model is called as a function, and not in predict(). Finished graphs that are made"
     " of it answer steadily, as predict() does.",
 )
 

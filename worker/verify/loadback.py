@@ -174,12 +174,12 @@ def beside(judgement: Judgement, check: Check) -> Judgement:
 
 
 def loadback_findings(cells: Sequence[Cell]) -> list[Finding]:
-    """A runtime that opens the result and computes something else, other than the format's own, whose check fails; and
-    a format's own that does not run it, or was not asked, while what is in the file was run by another one."""
+    """A runtime that opens the result and computes something else, where the format's own does not (else the check
+    fails); and a format's own that does not run it, or was not asked, while another one ran what is in the file."""
     return [*_at_home(cells)] + [
         DIFFERS_THERE(runtime=cell.label, version=cell.version, gap=_much(cell))
         for cell in cells[1:]
-        if cell.verdict is Outcome.DIFFERS
+        if cell.verdict is Outcome.DIFFERS and cells[0].verdict is not Outcome.DIFFERS
     ]
 
 
