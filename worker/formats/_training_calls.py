@@ -12,8 +12,8 @@ TRAINING_ON = declare(
     "training-on",
     Severity.WARNING,
     "The model calls {layers} with training=True, so that what is random there (Dropout, noise, augmentation) stays so."
-    " Keras 2 keeps to that; Keras 3 does where the model is called as a function, and not in predict(). Finished graphs that are made"
-    " of it answer steadily, as predict() does.",
+    " Keras 2 keeps to that; Keras 3 does where the model is called as a function, and not in predict(). Finished"
+    " graphs that are made of it answer steadily, as predict() does.",
 )
 
 
