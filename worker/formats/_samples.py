@@ -58,7 +58,8 @@ NOT_FINITE = declare(
     "samples-not-finite",
     Severity.WARNING,
     "{count} of the {total} numbers in the samples of {name} are infinite or not a number. A model that computes with"
-    " them answers with the same, whatever its weights are, so they show few faults.",
+    " them answers with the same, whatever its weights are, so they show few faults; int8 and int16x8 cannot be"
+    " made with them.",
 )
 
 
