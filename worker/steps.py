@@ -465,7 +465,7 @@ def _try_out(loaded: Loaded, wanted: Json, samples: Samples | None) -> tuple[lis
     draws = [samples.arrays] if samples else []
     try:
         answers, unfit = [_answer(loaded, draw) for draw in draws], None
-    except LarderError as error:
+    except ModelError as error:  # and not that they take more memory than a job has
         answers, unfit = [], error
     like = samples.arrays if samples and wanted.get("near") and not unfit else None
     refusal = unfit
