@@ -468,7 +468,7 @@ def _try_out(loaded: Loaded, wanted: Json, samples: Samples | None) -> tuple[lis
     except ModelError as error:  # and not that they take more memory than a job has
         answers, unfit = [], error
     like = samples.arrays if samples and wanted.get("near") and not unfit else None
-    refusal = unfit
+    refusal: LarderError | None = unfit
     for guess in distinct_guesses(loaded.inputs):
         try:
             made = make_inputs(loaded.inputs, wanted["seed"], guess, like, brief=not wanted.get("decisive", True))
