@@ -318,6 +318,23 @@ def attempt_all(arguments: Arguments, _: Progress) -> Value:
     return {"done": True}
 
 
+def start_program_below_python(_: Arguments, __: Progress) -> Value:
+    """By the C library, of which Python tells nothing."""
+    return {"status": ctypes.CDLL(None).system(b"true")}
+
+
+def call_home_below_python(_: Arguments, __: Progress) -> Value:
+    return {"socket": ctypes.CDLL(None).socket(2, 1, 0)}
+
+
+def start_program_unheard(_: Arguments, __: Progress) -> Value:
+    """With what would tell of it taken out before."""
+    from worker.sandbox import audit
+
+    audit.KIND_OF.clear()
+    return {"status": os.system("true")}  # noqa: S605, S607
+
+
 def map_shared(_: Arguments, __: Progress) -> Value:
     area = mmap.mmap(-1, 512 * MIB)
     for offset in range(0, 512 * MIB, 4096):
@@ -404,6 +421,9 @@ STEPS: dict[str, Step] = {
     for step in (
         echo,
         copy,
+        start_program_below_python,
+        call_home_below_python,
+        start_program_unheard,
         sleep,
         wait_for,
         spin,

@@ -74,6 +74,35 @@ def test_what_the_kernel_stops_below_python_is_forbidden_too(zygote: Zygote, fol
 
 
 @pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        ("start-program-below-python", "process"),
+        ("call-home-below-python", "network"),
+        ("start-program-unheard", "process"),
+    ],
+)
+def test_code_that_somebody_agreed_to_run_is_heard_by_the_kernel(
+    zygote: Zygote, folder: Path, step: str, kind: str
+) -> None:
+    """It can take out what listens in Python, and go round it."""
+    with pytest.raises(Forbidden) as caught:
+        run(zygote, folder, step, consent={"file": None})
+    assert [item["code"] for item in caught.value.details["attempts"]] == [f"tried-{kind}"]
+
+
+def test_honest_code_that_somebody_agreed_to_run_starts_threads(zygote: Zygote, folder: Path) -> None:
+    assert run(zygote, folder, "start-threads", consent={"file": None}).value == {"threads": 8}
+
+
+def test_what_a_job_says_that_it_tried_has_an_end() -> None:
+    """It need not come from what listens: whatever writes into the pipe may say it."""
+    events = [{"event": "read", "detail": f"/etc/{number}"} for number in range(10_000)]
+    with pytest.raises(Forbidden) as caught:
+        judge(Ending(events=[*events, *events]), Limits())
+    assert len(caught.value.details["attempts"]) == MAX_EVENTS
+
+
+@pytest.mark.parametrize(
     ("event", "kind", "detail"),
     [
         (("open", "/etc/passwd", "r", 0), "read", "/etc/passwd"),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.worker import levels
 from tests.worker.test_sandbox import DEATHS, FAKES, SMALL, descendants, parents, wait_until
-from worker.errors import LarderError, SandboxMissing
+from worker.errors import Forbidden, LarderError, SandboxMissing
 from worker.sandbox import namespaces, selfcheck
 from worker.sandbox.client import OWN_USER, Walls, Zygote
 from worker.sandbox.layers import FLOOR, missing
@@ -53,6 +53,11 @@ def test_a_job_reads_what_comes_into_a_folder_that_it_may_read(level: tuple[str,
     arguments = {"path": str(told / "question")}
     outcome = level[1].run("wait-for", arguments, read=(told,), folder=folder, limits=SMALL, progress=tell)
     assert outcome.value == {"read": "now"}
+
+
+def test_a_call_that_python_tells_nothing_of_is_told_by_the_kernel(level: tuple[str, Zygote], tmp_path: Path) -> None:
+    with pytest.raises(Forbidden):
+        level[1].run("call-home-below-python", {"consent": {"file": None}}, read=(), folder=tmp_path, limits=SMALL)
 
 
 def test_what_engages(level: tuple[str, Zygote]) -> None:

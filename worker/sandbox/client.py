@@ -164,8 +164,10 @@ class Zygote:
         started = time.monotonic()
         paths = tuple(str(path.absolute()) for path in read)  # not resolved: a link among them is there in the job, too
         request = Request(step, arguments, paths, str(folder.resolve()), limits, strict, self.walls.weak, program)
-        request = dataclasses.replace(request, counted=self.denied is not None)
+        foreign = bool(arguments.get("consent")) and not program  # which Node does not run
+        request = dataclasses.replace(request, counted=self.denied is not None, foreign=foreign)
         ending = self._perform(request, canceled, progress)
+        ending.told = tuple(ending.denied) if foreign else ()
         seconds = time.monotonic() - started
         try:
             value = judge(ending, limits, self.walls.weak)

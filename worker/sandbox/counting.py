@@ -1,6 +1,7 @@
 """Counting what the filter refuses, by name: in a job whose refused calls are first told to its supervisor.
 
-Only for measurements. Instead of answering an error itself, the kernel asks whoever holds the filter's listener (user
+For measurements, and for jobs that run code of a model's own: that can silence Python, and call the C library, of which
+Python tells nothing. Instead of answering an error itself, the kernel asks whoever holds the filter's listener (user
 notification, seccomp_unotify(2)); the supervisor counts the call and has it answered with the same error. Nothing is
 allowed that would be refused otherwise, and what kills a job kills it here as well.
 """
@@ -64,8 +65,13 @@ class Handover:
         for descriptor in (listener, self._tell, self._taken):
             os.close(descriptor)
 
+    def keep(self) -> None:
+        """In the job, where it has no listener to give."""
+        for descriptor in (self._told, self._tell, self._taken, self._take):
+            os.close(descriptor)
+
     def take(self, job: int) -> Counted | None:
-        """None where the job ended before it had a filter."""
+        """None where the job ended before it had a filter, or gave nothing."""
         os.close(self._tell)
         os.close(self._taken)
         said = os.read(self._told, 20)

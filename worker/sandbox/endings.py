@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from worker.errors import (
@@ -22,7 +24,9 @@ from worker.errors import (
 from worker.sandbox.attempts import Attempt, forbidden, heard
 from worker.sandbox.layers import Layer, missing
 from worker.sandbox.limits import Limits, size
+from worker.sandbox.seccomp import REACHING
 
+MOST_ATTEMPTS = 20
 NATIVE_SHORTAGE = ("bad_alloc", "out of memory", "failed to allocate")
 # The only errors of the sandbox that a job may report itself; it could forge the others.
 OWN_SHORTAGES = (OutOfMemory, DiskFull)
@@ -39,6 +43,7 @@ class Ending:
     reason: str = ""  # why the supervisor, or the worker, stopped it
     peak: int = 0
     denied: dict[str, int] = field(default_factory=dict)  # refused calls by name, where they are counted
+    told: tuple[str, ...] = ()  # those of a job with code of a model's own
     answers: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     overflow: bool = False  # more came through the result pipe than may
@@ -77,10 +82,20 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _tried(events: list[dict[str, Any]]) -> LarderError | None:
-    """Forbidden where the job tried what no model needs, even if it went on afterwards."""
-    tried = [attempt for event in events if (attempt := heard(event))]
+def _tried(ending: Ending) -> LarderError | None:
+    """Forbidden where the job tried what no model needs, even if it went on afterwards.
+
+    A job says what it likes, and as often: the same counts once, and not without end."""
+    said = list(islice(dict.fromkeys(filter(None, map(heard, ending.events))), MOST_ATTEMPTS))
+    known = {attempt.kind for attempt in said}
+    tried = [*said, *(attempt for attempt in reached(ending.told) if attempt.kind not in known)]
     return forbidden(tried) if tried else None
+
+
+def reached(calls: Iterable[str]) -> list[Attempt]:
+    """What the refused calls of these names were to do, where that is what no model needs."""
+    names = sorted({name.partition("(")[0] for name in calls})
+    return [Attempt(kind, name) for kind, of_kind in REACHING.items() for name in names if name in of_kind]
 
 
 def _not_run(ending: Ending, weak: bool) -> LarderError | None:
@@ -132,7 +147,7 @@ def _answered(ending: Ending) -> dict[str, Any] | LarderError:
 def judge(ending: Ending, limits: Limits, weak: bool = False) -> dict[str, Any]:
     """The value that the step returned. Raises the one error that says how the job ended otherwise. ``weak``: it may
     have run without the floor."""
-    error = _tried(ending.events) or _not_run(ending, weak) or _died(ending, limits)
+    error = _tried(ending) or _not_run(ending, weak) or _died(ending, limits)
     answered = error or _answered(ending)
     if isinstance(answered, LarderError):
         if ending.log:

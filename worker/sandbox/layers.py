@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker.sandbox import kernel, landlock, limits, seccomp
 from worker.sandbox.kernel import Unavailable
 from worker.sandbox.request import Cell
+
+if TYPE_CHECKING:
+    from worker.sandbox.counting import Handover
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,23 @@ def restrict_files(cell: Cell) -> str:
 
 def restrict_calls(cell: Cell) -> str:
     """seccomp, last: it refuses what the layers before it need."""
-    if cell.handover:
-        cell.handover.give(seccomp.load_telling_filter(cell.request.program is not None, cell.alone))
-        return f"allow-list of {len(seccomp.ALLOWED)} calls, everything else is counted and refused"
+    if cell.handover and (told := _restrict_telling(cell, cell.handover)):
+        return told
     return seccomp.load_filter(cell.request.strict, cell.request.program is not None, cell.alone)
+
+
+def _restrict_telling(cell: Cell, handover: Handover) -> str:
+    """The same, and refusals are told to the supervisor; "" where the kernel does that not, and nobody counts them."""
+    counted = cell.request.counted
+    try:
+        listener = seccomp.load_telling_filter(cell.request.program is not None, cell.alone, everything=counted)
+    except OSError:
+        if counted:
+            raise
+        handover.keep()
+        return ""
+    handover.give(listener)
+    return f"allow-list of {len(seccomp.ALLOWED)} calls, everything else is {'counted' if counted else 'told'} and refused"
 
 
 Engage = Callable[[Cell], str]

@@ -39,6 +39,7 @@ class Request:
     weak: bool = False  # run it although the floor is missing
     program: Program | None = None
     counted: bool = False  # count the calls that are refused
+    foreign: bool = False  # it runs Python code of the model's own, which can silence what Python tells of it
 
     def encode(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode()
@@ -60,4 +61,4 @@ class Cell:
     log: int  # what the job prints
     status: int  # JSON lines of the sandbox itself; closed before the step runs
     alone: bool = False
-    handover: Handover | None = None  # where refused calls are counted
+    handover: Handover | None = None  # where refused calls are told

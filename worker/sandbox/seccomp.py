@@ -11,6 +11,7 @@ import errno
 import os
 import struct
 import tempfile
+from collections.abc import Collection
 from functools import cache
 from types import ModuleType
 
@@ -65,6 +66,14 @@ FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)  # dup, flags, locks, p
 PRCTL = (15, 16, 0x53564D41)  # the names of threads and of mappings
 IOCTL = (0x5401, 0x5413, 0x5451, 0x5450, 0x541B, 0x5421)  # TCGETS TIOCGWINSZ FIOCLEX FIONCLEX FIONREAD FIONBIO
 SIGNALS = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
+# What is asked for by whoever wants out, as ``REACHING`` names it, is answered with one of these
+OF_REACHING = (errno.EPERM, errno.EACCES, errno.EAGAIN)
+REACHING = {
+    "program": ["execve", "execveat"],
+    "process": ["fork", "vfork", "clone"],
+    "network": NETWORK,
+    "signal": [*SIGNALS, "tkill", "pidfd_send_signal"],
+}
 LOOKED_AT = {"clone": 0, "fcntl": 1, "prctl": 0, "ioctl": 1, "prlimit64": 2}  # call → the argument that decides
 RETURN = 6  # the instruction that ends a program; what it returns says what becomes of the call
 ERROR, ASK = 0x0005_0000, 0x7FC0_0000  # an error, whose number is the lower half; ask whoever listens
@@ -155,19 +164,22 @@ def name_of(architecture: int, call: int) -> str:
     return bytes(pyseccomp.resolve_syscall(architecture, call)).decode()
 
 
-def _asking(program: bytes) -> bytes:
-    """The same program, which asks where it would answer an error."""
+def _asking(program: bytes, errors: Collection[int]) -> bytes:
+    """The same program, which asks where it would answer one of these errors."""
     instructions = [struct.unpack_from("=HBBI", program, place) for place in range(0, len(program), 8)]
     changed = [
-        (code, yes, no, ASK if code == RETURN and value & 0xFFFF_0000 == ERROR else value)
+        (code, yes, no, ASK if code == RETURN and value & 0xFFFF_0000 == ERROR and value & 0xFFFF in errors else value)
         for code, yes, no, value in instructions
     ]
     return b"".join(struct.pack("=HBBI", *each) for each in changed)
 
 
-def load_telling_filter(program: bool = False, alone: bool = False) -> int:
-    """Lock this thread to the same list, with refusals that are told: the descriptor at which they are."""
-    return install_telling_filter(_asking(_own(compile_filter(program=program, alone=alone))))
+def load_telling_filter(program: bool = False, alone: bool = False, *, everything: bool = True) -> int:
+    """Lock this thread to the same list, with refusals that are told: the descriptor at which they are.
+
+    ``everything``: also what honest libraries ask for and do without, as new threads do each time."""
+    template = compile_filter(program=program, alone=alone)
+    return install_telling_filter(_asking(_own(template), range(0x1_0000) if everything else OF_REACHING))
 
 
 def _own(template: bytes) -> bytes:

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -216,7 +216,7 @@ def oversee(cell: Cell, step: Step, enclosure: Enclosure) -> None:
     layers = engage(BEFORE_FORK, cell)
     group, bounds = cgroups.enter(enclosure.home, f"{os.getppid()}-{os.getpid()}", request.limits)
     layers |= {"cgroup": Layer(group is not None, bounds)} | _enclose(cell, enclosure)
-    cell = dataclasses.replace(cell, alone=alone, handover=Handover() if request.counted else None)
+    cell = dataclasses.replace(cell, alone=alone, handover=Handover() if request.counted or request.foreign else None)
     watched = Watch(
         pid=0,
         group=group,
@@ -229,5 +229,6 @@ def oversee(cell: Cell, step: Step, enclosure: Enclosure) -> None:
     watched.pid = _fork_job(cell, step, layers, group)
     os.close(cell.result)
     os.closerange(0, 3)  # the log ends with the job
-    watched.counted = cell.handover.take(watched.pid) if cell.handover else None
+    with nullcontext() if request.counted else suppress(OSError):  # without its words the calls are refused as well
+        watched.counted = cell.handover.take(watched.pid) if cell.handover else None
     _send(cell.status, _supervise(watched))
