@@ -431,8 +431,8 @@ def _end_of(raw: IO[bytes], info: zipfile.ZipInfo, end: int) -> int:
 
 OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.GzipFile,
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lambda path: io.BufferedReader(_Xz(path), BLOCK),
+    b"BZh": lambda path: io.BufferedReader(_Streams(path, b"BZh", bz2.BZ2Decompressor), BLOCK),
+    b"\xfd7zXZ\x00": lambda path: io.BufferedReader(_Streams(path, b"\xfd7zXZ\x00", _xz_decoder), BLOCK),
 }
 XZ_MEMORY = 256 * MIB  # `xz -9` needs 65 MiB; a header may ask for 4 GiB
 MAX_HEADER = 64 * 1024  # of a name or of attributes; those of one file in Linux are never longer
@@ -467,12 +467,13 @@ def _starts_like_tar(path: Path) -> bool:
     return True
 
 
-class _Xz(io.RawIOBase):
-    """What an xz file holds; LZMAError where the decoder would need more than ``XZ_MEMORY``."""
+class _Streams(io.RawIOBase):
+    """What a file of bzip2 or xz holds, in one stream after the other. ValueError where something else follows, which a
+    reader that begins at the end would take for the file; LZMAError where xz would need more than ``XZ_MEMORY``."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._decoder = _xz_decoder()
+    def __init__(self, path: Path, magic: bytes, decoder: Callable[[], Any]) -> None:
+        self._file, self._magic, self._new_decoder = path.open("rb"), magic, decoder
+        self._decoder = decoder()
 
     def readable(self) -> bool:
         return True
@@ -488,16 +489,21 @@ class _Xz(io.RawIOBase):
             packed = self._file.read(BLOCK) if self._decoder.needs_input else b""
             if self._decoder.needs_input and not packed:
                 raise EOFError
-            block = self._decoder.decompress(packed, size)
+            block = bytes(self._decoder.decompress(packed, size))
         return block
 
     def _next_stream(self) -> bool:
-        """Go on with the stream that follows; False at the end of the file and before what is no xz."""
-        rest = (self._decoder.unused_data or self._file.read(BLOCK)).lstrip(b"\0")
-        if not rest.startswith(b"\xfd7zXZ\x00"):
+        """Go on with the stream that follows; False at the end of the file, which zeros may fill up."""
+        rest = self._decoder.unused_data.lstrip(b"\0")
+        while not rest and (block := self._file.read(BLOCK)):
+            rest = block.lstrip(b"\0")
+        if not rest:
             return False
-        self._decoder = _xz_decoder()
         self._file.seek(-len(rest), os.SEEK_CUR)
+        if self._file.read(len(self._magic)) != self._magic:
+            raise ValueError("something else follows behind its end")
+        self._file.seek(-len(self._magic), os.SEEK_CUR)
+        self._decoder = self._new_decoder()
         return True
 
     def close(self) -> None:

@@ -39,13 +39,14 @@ def model(*layers: Any, **root: Any) -> dict[str, Any]:
     return {"module": "keras", "class_name": "Sequential", "config": built, "registered_name": None, **root}
 
 
-def plain_weights(fill: Callable[[Any], None] | None = None) -> bytes:
-    """The weights of ``model(dense())`` as Keras 3 writes them; ``fill`` may add to them."""
+def plain_weights(fill: Callable[[Any], None] | None = None, before: int = 0) -> bytes:
+    """The weights of ``model(dense())`` as Keras 3 writes them; ``fill`` may add to them. ``before``: the bytes of a
+    block of anything that they stand behind."""
     import h5py
     import numpy as np
 
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", userblock_size=before or None) as file:
         held = file.create_group("layers/dense/vars")
         held["0"], held["1"] = np.ones((4, 2), "float32"), np.ones(2, "float32")
         if fill:

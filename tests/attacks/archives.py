@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -234,4 +237,8 @@ TARS: dict[str, Callable[[], bytes]] = {
     "normalised-twice": lambda: _model_tar(("a/é.txt", b"1"), ("a/e\u0301.txt", b"2")),
     "unknown-kind": lambda: _model_tar(("a.txt", {"type": b"Z"})),
     "appended": lambda: _model_tar() + _tar(("config.json", b"{}")),
+    "zip-behind-gzip": lambda: gzip.compress(_model_tar()) + keras(model(dense())),
+    "zip-behind-bzip2": lambda: bz2.compress(_model_tar()) + keras(model(dense())),
+    "zip-behind-xz": lambda: lzma.compress(_model_tar()) + keras(model(dense())),
+    "zip-behind-zeros": lambda: lzma.compress(_model_tar()) + bytes(300_000) + keras(model(dense())),
 }

@@ -82,6 +82,31 @@ def _runs(kind: str, **attributes: Any) -> Callable[[Any], None]:
     return change
 
 
+def _started(name: str) -> Callable[[Any], None]:
+    """A function that opening or closing runs, of an object in the graph."""
+
+    def change(graph: Any) -> None:
+        _runs("WriteFile")(graph)
+        nodes = graph.object_graph_def.nodes
+        number = len(nodes)
+        nodes.add().function.concrete_functions.append(_served(graph).signature.name)
+        if name == "saveable":
+            nodes[0].saveable_objects["x"].restore_function = number
+        else:
+            nodes[0].children.add(node_id=number, local_name=name)
+        del graph.signature_def["serving_default"]
+        del graph.signature_def["__saved_model_init_op"]
+
+    return change
+
+
+def _restored(graph: Any) -> None:
+    """The operation that fills the variables of a SavedModel of TensorFlow 1."""
+    graph.graph_def.node.add(name="bad", op="WriteFile")
+    graph.graph_def.node.add(name="restore_all", op="NoOp").input.append("^bad")
+    graph.saver_def.restore_op_name = "restore_all"
+
+
 def _asset(name: str) -> Callable[[Any], None]:
     def change(graph: Any) -> None:
         asset = graph.asset_file_def.add(filename=name)
@@ -183,6 +208,9 @@ SAVED_MODELS: dict[str, Callable[[], bytes]] = {
         "asset-climbs": _asset("../../../etc/passwd"),
         "asset-absolute": _asset("/etc/passwd"),
         "asset-remote": _asset("gs://bucket/words.txt"),
+        "restored": _restored,
+        "destroyed": _started("_destroy_resource"),
+        "saveable": _started("saveable"),
         "huge-constant": _huge_constant,
     }.items()
 } | {

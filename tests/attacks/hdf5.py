@@ -13,11 +13,18 @@ def attacks() -> Iterator[Attack]:
     for slug, fill in FILLS.items():
         yield Attack(f"hdf5-{slug}-keras", "model.keras", lambda fill=fill: _in_keras(fill), REFUSE)  # type: ignore[misc]
         yield Attack(f"hdf5-{slug}-h5", "model.h5", lambda fill=fill: _in_h5(fill), REFUSE)  # type: ignore[misc]
+    for size in (512, 4096):
+        yield Attack(f"hdf5-behind-{size}", "model.keras", lambda size=size: _behind(size), REFUSE)  # type: ignore[misc]
     yield Attack("hdf5-honest", "model.h5", lambda: _in_h5(_honest), FINE)
 
 
 def _in_keras(fill: Callable[[Any], None]) -> bytes:
     return keras(model(dense()), plain_weights(fill))
+
+
+def _behind(size: int) -> bytes:
+    """The numbers elsewhere, in a file that begins with something else."""
+    return keras(model(dense()), plain_weights(_external_storage, size))
 
 
 def _in_h5(fill: Callable[[Any], None]) -> bytes:

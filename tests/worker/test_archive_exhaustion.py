@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import lzma
 import struct
@@ -11,6 +12,7 @@ import time
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,12 +128,13 @@ def test_xz_that_asks_for_gigabytes(tmp_path: Path) -> None:
         intake.recognise(intake.take_sample(path, path.name))
 
 
-def test_xz_in_several_streams(tmp_path: Path) -> None:
-    """As `xz -T` and `cat a.xz b.xz` write it."""
+@pytest.mark.parametrize("module", [lzma, bz2])
+def test_several_streams(module: Any, tmp_path: Path) -> None:
+    """As `xz -T`, `pbzip2` and `cat a.xz b.xz` write it."""
     content = header("x", 3 * MIB) + bytes(3 * MIB) + END
     path = tmp_path / "a.tar.xz"
-    path.write_bytes(b"".join(lzma.compress(content[at : at + 300]) + bytes(4) for at in range(0, 3000, 300)))
-    path.write_bytes(path.read_bytes() + lzma.compress(content[3000:]))
+    path.write_bytes(b"".join(module.compress(content[at : at + 300]) + bytes(4) for at in range(0, 3000, 300)))
+    path.write_bytes(path.read_bytes() + module.compress(content[3000:]))
     archive.unpack(path, tmp_path / "out")
     assert (tmp_path / "out" / "x").read_bytes() == bytes(3 * MIB)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 import random
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from bench.intake import ASKED, chosen, examine
 from tests.attacks import attacks
-from tests.attacks._attack import CONSENT, FINE, NEVER_OPENED, REFUSE, Attack, dense, keras, layer, model
+from tests.attacks._attack import CONSENT, FINE, NEVER_OPENED, REFUSE, Attack, dense, keras, layer, model, plain_weights
 from tests.formats.corpus import entries
 from worker import intake, pipeline
 from worker.errors import LarderError, UnsafeContent
@@ -105,6 +109,20 @@ def test_code_in_the_settings_of_training_is_a_note(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_bytes(keras(model(dense(), compile_config={"loss": code, "optimizer": "adam"})))
     assert [item.code for item in screen(path, "keras", tmp_path / "scratch")] == ["training-code"]
+
+
+def test_the_archive_that_was_screened_is_the_one_that_is_opened(tmp_path: Path) -> None:
+    """A tar whose last file is a ZIP ends as a ZIP does, and is none."""
+    path, inner = tmp_path / "model.keras", model(dense(name="other"))
+    files = {"config.json": json.dumps(model(dense())).encode(), "model.weights.h5": plain_weights()}
+    with tarfile.open(path, "w") as archive:
+        for name, content in {**files, "last.keras": keras(inner)}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    assert zipfile.is_zipfile(path)
+    stored = _keras_files.read_keras(path, tmp_path / "scratch")
+    assert "dense" in [layer["config"]["name"] for layer in stored.architecture.root["config"]["layers"]]
 
 
 def test_notes_hide_no_refusal() -> None:

@@ -71,20 +71,27 @@ TABLES = _names("InitializeTableFromTextFile InitializeTableFromTextFileV2")
 PROTOCOLS = _names("DecodeProtoV2 EncodeProto")
 STREAMS = ("stdout", "stderr", "log(info)", "log(warning)", "log(error)")
 ELSEWHERE = re.compile(rb"^([\\/~]|[A-Za-z]:|[a-z0-9]+://)|(^|[\\/])\.\.([\\/]|$)")
-STARTERS = ("_initialize", "_create_resource")  # what a resource runs when it is restored
+# What a resource runs when it is restored, and when it goes
+STARTERS = ("_initialize", "_create_resource", "_destroy_resource")
+RESTORES = _names("Restore RestoreSlice RestoreV2")  # how weights get into variables
 OLD_ASSETS = "saved_model_assets"
 INITIALISERS = ("saved_model_main_op", "legacy_init_op", "saved_model_legacy_init_op")
 
 
 def refuse(
-    graph: Any, roots: Iterable[str] | None = None, functions: Iterable[str] = (), assets: Collection[str] = ()
+    graph: Any,
+    roots: Iterable[str] | None = None,
+    functions: Iterable[str] = (),
+    assets: Collection[str] = (),
+    meant: Collection[str] = (),
 ) -> None:
     """UnsafeContent where what these nodes need, or one of these functions runs, reaches beyond the graph. Without
-    ``roots`` all nodes count. ``assets``: the constants that stand for files of the model's own."""
+    ``roots`` all nodes count. ``assets``: the constants that stand for files of the model's own. ``meant``: kinds of
+    operations that belong there all the same."""
     paths = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
     paths = {name: tensor.string_val for name, tensor in paths.items() if tensor.string_val and name not in assets}
     for node in _needed(graph, roots, functions):
-        if what := _reaches_out(node, paths):
+        if node.op not in meant and (what := _reaches_out(node, paths)):
             raise UnsafeContent(name="The graph", reason=f"its operation {node.name[:80]!r} ({node.op[:40]}) {what}")
 
 
@@ -95,6 +102,9 @@ def refuse_saved_model(proto: Any) -> None:
         roots = {tensor.partition(":")[0] for tensor in tensors} | set(_initialisers(meta))
         assets = {_graph_walk.producer(asset.tensor_info.name) for asset in _assets(meta)}
         refuse(meta.graph_def, roots, _restorers(meta.object_graph_def), assets)
+        if meta.saver_def.restore_op_name:  # which opening runs, too, to fill the variables
+            restore = _graph_walk.producer(meta.saver_def.restore_op_name)
+            refuse(meta.graph_def, [restore], assets=assets, meant=RESTORES)
 
 
 def _assets(meta: Any) -> Iterator[Any]:
@@ -121,11 +131,19 @@ def _initialisers(meta: Any) -> Iterator[str]:
 
 
 def _restorers(objects: Any) -> Iterator[str]:
-    """The functions that make and fill the tables and other resources of a TensorFlow 2 SavedModel."""
+    """The functions that make, fill and end the tables and other resources of a TensorFlow 2 SavedModel, and those with
+    which objects are saved and restored."""
     for node in objects.nodes:
-        for child in node.children:
-            if child.local_name in STARTERS and child.node_id < len(objects.nodes):
-                yield from objects.nodes[child.node_id].function.concrete_functions
+        started = [child.node_id for child in node.children if child.local_name in STARTERS]
+        for item in node.saveable_objects.values():
+            started += [item.save_function, item.restore_function]
+        for number in started:
+            if number < len(objects.nodes):
+                yield from _of_function(objects.nodes[number])
+
+
+def _of_function(node: Any) -> Iterator[str]:
+    yield from (*node.function.concrete_functions, *filter(None, [node.bare_concrete_function.concrete_function_name]))
 
 
 def _needed(graph: Any, roots: Iterable[str] | None, functions: Iterable[str]) -> Iterator[Any]:

@@ -88,7 +88,7 @@ def _optimizer_variables(region: Region) -> list[tuple[str, Any]]:
 def _keras_texts(path: Path, scratch: Path) -> tuple[bytes, bytes, Path]:
     """config.json, metadata.json and a file that Keras opens. An ordinary .keras is not unpacked for that."""
     with archive.reading(path.name):
-        if zipfile.is_zipfile(path) and "config.json" in (names := _zip_names(path)):
+        if archive.container_of(path) == "zip" and "config.json" in (names := _zip_names(path)):
             own_file = named(path, scratch, ".keras")
             with zipfile.ZipFile(path) as file:
                 return (

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from worker import archive
 from worker.errors import LarderError, UnsafeContent
@@ -73,6 +75,8 @@ class _Walk:
         reader = self._reader(region, slug)
         if reader:
             yield from reader(region, place)
+        if _has_hdf5_behind(region):
+            yield from self._hdf5(region, place)
 
     def _archive(self, region: Region, depth: int) -> Iterator[Finding]:
         place = PurePosixPath(region.name).name
@@ -204,6 +208,18 @@ class _Walk:
 
 def _is_json(head: bytes) -> bool:
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b'"{'))
+
+
+def _has_hdf5_behind(region: Region) -> bool:
+    """HDF5 is also found behind a block of anything, of 512 bytes or twice, four times … as many."""
+    places = takewhile(lambda place: place < region.size, (512 << power for power in count()))
+    with region.open() as file:
+        return any(_at(file, place, len(HDF5)) == HDF5 for place in places)
+
+
+def _at(file: IO[bytes], place: int, size: int) -> bytes:
+    file.seek(place)
+    return file.read(size)
 
 
 def _is_pickle(head: bytes) -> bool:
