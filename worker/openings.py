@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worker import formats, loadback
-from worker.errors import LarderError
+from worker.errors import Forbidden, LarderError
 from worker.loadback import Turn
 from worker.looks import AT_ONCE, File, run_again, shown_in
 from worker.work import MAX_VALUES, STOPPED, Json, Work, take_copy, text, whole
@@ -58,6 +58,7 @@ class Openings:
         self._threads = ThreadPoolExecutor(AT_ONCE)
         self._first = self._threads.submit(self._run)
         self._second = self._threads.submit(self._run_again) if twice and formats.get(result.format).load else None
+        self._jobs: list[Future[Any]] = [self._first, *filter(None, [self._second])]
 
     def ask(self, specs: Sequence[Json], inputs: Path | None) -> Shown:
         """What it shows on the draws of ``inputs``, an .npz under the names of ``specs``; without them, what it shows
@@ -68,6 +69,7 @@ class Openings:
                 return Shown(self._first.result(), self._outputs)
             self._tell(specs, take_copy(inputs, self._told / INPUTS, MAX_VALUES))
             further = {turn.runtime: self._threads.submit(self._shown_in, turn) for turn in self._others}
+            self._jobs += further.values()
             answer, (second, at_home) = self._first.result(), self._second.result()
             elsewhere = {runtime: found.result() for runtime, found in further.items()}
             return Shown(answer, self._outputs, second, {**at_home, **elsewhere})
@@ -75,9 +77,13 @@ class Openings:
             self.close()
 
     def close(self) -> None:
-        """End the jobs that still run, and wait for that."""
+        """End the jobs that still run, and wait for that. Forbidden where one of them tried what no model needs: that
+        counts whatever the others ended with, and whether or not anybody still wants to know what it showed."""
         self._is_closed = True
         self._threads.shutdown(cancel_futures=True)
+        for job in self._jobs:
+            if (caught := _caught(job)) is not None:
+                raise caught
 
     def _tell(self, specs: Sequence[Json], inputs: Path | None) -> None:
         """Jobs look for it in a folder where they cannot write: it is there with all that it says, or not at all."""
@@ -110,6 +116,14 @@ class Openings:
             return shown_in(turn, self._work, self.result, self._question, self._told)
         except LarderError as error:
             return error
+
+
+def _caught(job: Future[Any]) -> Forbidden | None:
+    """What the job tried, as an error; some jobs give theirs back."""
+    if job.cancelled():
+        return None
+    ending = job.exception() or job.result()
+    return ending if isinstance(ending, Forbidden) else None
 
 
 def _runtimes(result: File) -> tuple[Turn | None, list[Turn]]:

@@ -15,11 +15,12 @@ from tests.worker import toy_formats
 from tests.worker.local_jobs import Answer, LocalJobs
 from tests.worker.toy_formats import SUMMARY, copying, toy, write
 from worker import pipeline
-from worker.errors import DiskFull, LarderError, ModelError, NoResult, TimedOut
+from worker.errors import DiskFull, Forbidden, LarderError, ModelError, NoResult, TimedOut
 from worker.formats._format import WRITTEN
 from worker.looks import File
 from worker.openings import QUESTION, Openings
 from worker.report import Verdict
+from worker.sandbox.attempts import Attempt, forbidden
 from worker.sandbox.limits import Limits
 from worker.work import Work, take_copy
 
@@ -102,6 +103,44 @@ class Late(Ahead):
 
 def test_a_result_that_waited_too_long_is_opened_once_more(tmp_path: Path) -> None:
     assert convert(tmp_path, Late()).report.verdict is Verdict.VERIFIED
+
+
+def trying(jobs: Ahead) -> Callable[..., Answer]:
+    """The same jobs, of which those that open the result try what no model needs, and nobody waits for that."""
+    plain = jobs.run
+
+    def run(step: str, arguments: dict[str, Any], **more: Any) -> Answer:
+        try:
+            return plain(step, arguments, **more)
+        except NoResult:
+            raise forbidden([Attempt("program", "sh")]) from None
+
+    return run
+
+
+def test_what_they_tried_counts_although_nobody_asks_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = Ahead(error=ModelError(problem="it fell over"))
+    monkeypatch.setattr(jobs, "run", trying(jobs))
+    with pytest.raises(Forbidden):
+        convert(tmp_path, jobs)
+
+
+class OneTries:
+    """The first job of a result ends as it may, the second one tries what no model needs."""
+
+    def run(self, step: str, arguments: dict[str, Any], **more: Any) -> Answer:
+        if "again" in arguments:
+            raise forbidden([Attempt("program", "sh")])
+        raise ModelError(problem="it fell over")
+
+
+def test_what_one_tried_counts_whatever_the_other_ended_with(tmp_path: Path) -> None:
+    opened = Openings(
+        Work(OneTries(), tmp_path, Limits(), seed=1), File(write(tmp_path / "made"), "b"), "", prints=False
+    )
+    write(tmp_path / "inputs")
+    with pytest.raises(Forbidden):
+        opened.ask([], tmp_path / "inputs")
 
 
 class Lying:
