@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STOPPED_MEANWHILE = "doing what somebody then stopped"
 LOOK_SECONDS = 1.0  # how soon a running job notices that it was canceled
 NODE_SECONDS = 5.0
 STALE = timedelta(hours=24)
@@ -114,6 +115,11 @@ class Hold:
     def publish(self, **values: Any) -> None:
         """Write the outcome and leave the row; LostLease, which undoes the transaction, where it is not ours."""
         if not self.rows().update(**FREE, **values):
+            raise LostLease
+
+    def publish_wanted(self, **values: Any) -> None:
+        """The same where nobody has asked to stop it: in the same UPDATE, for that may be in this moment."""
+        if not self.rows().filter(cancel_requested=False).update(**FREE, **values):
             raise LostLease
 
     def put_back(self) -> None:
@@ -211,7 +217,18 @@ def _take(
         return
     row = rows.select_related(*related).get(pk=pk)
     hold = Hold(lambda: rows.held(pk, token))
-    _work(hold, lambda folder: work(hold, row, folder), lambda error: fail(hold.publish, row, error))
+    _work(hold, lambda folder: work(hold, row, folder), lambda error: _end(hold, row, error, fail))
+
+
+def _end(hold: Hold, row: Row, error: LarderError, fail: Callable[..., None]) -> None:
+    """Write the error down. Who no longer wants the answer hides nothing of what the job tried: not even by taking
+    the row away."""
+    try:
+        fail(hold.publish, row, error)
+    except LostLease:
+        with transaction.atomic():
+            _raise_alarm(row if isinstance(row, ModelVersion) else row.version, STOPPED_MEANWHILE, error)
+        raise
 
 
 def _work(hold: Hold, work: Callable[[Path], None], fail: Callable[[LarderError], None]) -> None:
@@ -325,11 +342,15 @@ def _raise_alarm(version: ModelVersion, doing: str, error: LarderError) -> None:
     version.attempts.create(doing=doing, findings_data=tried)
     said = {"doing": doing, "tried": [finding.sentence for finding in found]}
     record(SYSTEM, Tag.ATTEMPT_STOPPED, version.team, version, **said)
+    _stop_others(version)  # before its files are looked for: what is published from now on is not
     fresh = ModelVersion.objects.select_for_update().get(pk=version.pk)
     fresh.findings_data += [finding for finding in tried if finding not in fresh.findings_data]
     fresh.save(update_fields=["findings_data"])
     for artifact in version.artifacts.exclude(quarantines__in=Quarantine.objects.open()):
         put_in_quarantine(SYSTEM, artifact, Cause.FORBIDDEN, error.message)
+
+
+def _stop_others(version: ModelVersion) -> None:
     under_way = Conversion.objects.unfinished().filter(version=version)
     under_way.filter(state=Conversion.State.RUNNING).update(cancel_requested=True)
     canceled = {"state": Conversion.State.CANCELED, "cancel_requested": True, "finished_at": timezone.now()}
@@ -427,7 +448,7 @@ def _keep(hold: Hold, conversion: Conversion, result: Result) -> None:
 @transaction.atomic
 def _offer(hold: Hold, conversion: Conversion, name: str, stored: storage.Stored, report: Report) -> None:
     artifact = _add_artifact(conversion, name, stored)
-    hold.publish(**_final(Conversion.State.SUCCEEDED, report), artifact=artifact)
+    hold.publish_wanted(**_final(Conversion.State.SUCCEEDED, report), artifact=artifact)
     said = {"target": conversion.target, "verdict": report.verdict, "sha256": stored.sha256}
     record(SYSTEM, Tag.CONVERSION_SUCCEEDED, conversion.team, conversion, **said)
 
@@ -437,7 +458,7 @@ def _set_aside(hold: Hold, conversion: Conversion, name: str, stored: storage.St
     """The conversion has failed, and what came out is kept where nobody gets it until a person releases it."""
     artifact = _add_artifact(conversion, name, stored)
     error = VerificationError(problem=report.reason.removesuffix("."))
-    _fail(partial(hold.publish, artifact=artifact), conversion, error, report)
+    _fail(partial(hold.publish_wanted, artifact=artifact), conversion, error, report)
     put_in_quarantine(SYSTEM, artifact, Cause.DIFFERS, report.reason)
 
 

@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from models_app.actions.conversions import cancel_conversion
+from models_app.actions.quarantine import check_handed_out
 from models_app.models import Actor, Consent, Measurement, ModelVersion, Tag, Team, record
 from models_app.models.consents import needs_consent, refusal
 from models_app.models.conversions import Conversion
@@ -42,10 +43,12 @@ def set_custom_code_policy(actor: Actor, team: Team, allowed: bool) -> None:
 def give_consent(actor: Actor, version: ModelVersion) -> Consent:
     """Let the version's code run in its jobs from now on, beginning with another inspection.
 
-    ConsentNeeded where the team's policy does not allow that; StateError where no code waits for it."""
+    ConsentNeeded where the team's policy does not allow that; StateError where no code waits for it; Quarantined where
+    the file, or another one with its bytes, is not handed out."""
     try:
         with transaction.atomic():
             _check_policy(version)
+            check_handed_out(version.source)
             if not needs_consent(version):
                 raise StateError(problem="no code of this version waits for consent")
             consent = version.consents.create(given_by=actor.person, **_what(version))

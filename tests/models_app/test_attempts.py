@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -11,7 +12,7 @@ from django.test import Client
 from models_app.actions import attempts, catalog, quarantine, sharing
 from models_app.models import Actor, Artifact, Attempt, Conversion, Measurement, ModelVersion, Quarantine, Team, Upload
 from models_app.models.quarantine import Cause, handed_out
-from tests.models_app.conftest import LONG, client_of, event_tags, request_conversion
+from tests.models_app.conftest import LONG, a_report, client_of, event_tags, request_conversion
 from tests.models_app.engine import FakeEngine, convert_as, engine
 from worker import tasks
 from worker.errors import QuarantinedForGood, StateError
@@ -162,6 +163,44 @@ def test_who_cancels_hides_nothing(version: ModelVersion, bob: User, engine: Fak
     conversion.refresh_from_db()
     assert conversion.state == Conversion.State.FAILED
     assert Attempt.objects.count() == 1
+
+
+@pytest.mark.parametrize("verdict", [Verdict.VERIFIED, Verdict.DIFFERS])
+def test_nothing_is_published_once_another_job_has_tried(
+    version: ModelVersion, bob: User, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
+) -> None:
+    """Not in the very moment either, when its file is there and the alarm has not seen it."""
+    add = tasks._add_artifact
+
+    def added(*arguments: Any) -> Artifact:
+        artifact = add(*arguments)
+        Conversion.objects.update(cancel_requested=True)
+        return artifact
+
+    monkeypatch.setattr(tasks, "_add_artifact", added)
+    engine.report = a_report(verdict)
+    conversion = request_conversion(version, bob)
+    tasks.convert(str(conversion.pk))
+    conversion.refresh_from_db()
+    assert conversion.artifact is None
+    assert conversion.state == Conversion.State.RUNNING  # what was asked for here is undone with what was published
+    assert [each.origin for each in version.artifacts.all()] == [Artifact.Origin.UPLOADED]
+
+
+def test_who_takes_the_work_away_hides_nothing(version: ModelVersion, engine: FakeEngine) -> None:
+    """As whoever takes a consent back does while the code runs."""
+    ModelVersion.objects.update(state=ModelVersion.State.WAITING, attempt=0)
+
+    def take(_: Callable[[], bool]) -> None:
+        ModelVersion.objects.update(lease_token=None, lease_until=None)
+        raise ERROR
+
+    engine.during = take
+    tasks.inspect_version(str(version.pk))
+    version.refresh_from_db()
+    assert version.state == ModelVersion.State.WAITING
+    assert Attempt.objects.count() == 1
+    assert version.source.quarantine is not None
 
 
 def test_the_owners_are_told_until_one_has_seen_it(

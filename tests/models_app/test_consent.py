@@ -12,14 +12,15 @@ from django.test import Client
 
 from models_app import storage
 from models_app.actions import catalog, consents, teams
-from models_app.models import Actor, Consent, Conversion, ModelVersion, Role, Team, Upload
+from models_app.models import SYSTEM, Actor, Consent, Conversion, ModelVersion, Role, Team, Upload
 from models_app.models.consents import consent_of
+from models_app.models.quarantine import Cause, put_in_quarantine
 from tests.models_app.conftest import SUMMARY, Told, client_of, event_tags, keras_file, request_conversion, sha256
 from tests.models_app.engine import FakeEngine, engine
 from tests.worker.files import zipped
 from worker import tasks
 from worker.custom_code import Consent as OfJobs
-from worker.errors import ConsentNeeded, CustomCode, LarderError, StateError, UnsafeContent
+from worker.errors import ConsentNeeded, CustomCode, LarderError, QuarantinedForGood, StateError, UnsafeContent
 
 __all__ = ["engine"]
 CODE = b"import keras\n\n\nclass Sauce(keras.layers.Layer):\n    '''</code><script>alert(1)</script>'''\n"
@@ -108,6 +109,15 @@ def test_a_conversion_that_lacks_consent_says_what_to_do(as_bob: Client, lacking
     consents.set_custom_code_policy(Actor.of(alice), lacking.team, True)
     assert "can agree to that on the page of this version" in as_bob.post(url, {"target": "h5"}).context["sentence"]
     assert lacking.team.history.filter(tag="conversion:refused", data__code="consent-needed").count() == 2
+
+
+def test_nobody_agrees_to_what_was_caught(lacking: ModelVersion, allowed: Team, bob: User, as_bob: Client) -> None:
+    """Its code has run before, and tried what no model needs."""
+    put_in_quarantine(SYSTEM, lacking.source, Cause.FORBIDDEN, "it tried to start a program")
+    with pytest.raises(QuarantinedForGood):
+        consents.give_consent(Actor.of(bob), lacking)
+    agree(as_bob, lacking, agreed="yes")
+    assert not Consent.objects.exists()
 
 
 def test_without_the_tick_nothing_is_agreed_to(as_bob: Client, lacking: ModelVersion, allowed: Team) -> None:

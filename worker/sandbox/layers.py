@@ -167,7 +167,9 @@ def _restrict_telling(cell: Cell, handover: Handover) -> str:
         handover.keep()
         return ""
     handover.give(listener)
-    return f"allow-list of {len(seccomp.ALLOWED)} calls, everything else is {'counted' if counted else 'told'} and refused"
+    return (
+        f"allow-list of {len(seccomp.ALLOWED)} calls, everything else is {'counted' if counted else 'told'} and refused"
+    )
 
 
 Engage = Callable[[Cell], str]
