@@ -9,6 +9,9 @@ from models_app import storage
 from models_app.models import Consent, ModelVersion
 from models_app.models.consents import needs_consent, refusal
 from worker.bundle import CODE
+from worker.visible import one_line, shortened
+
+LONGEST_NAME = 120  # characters of one in a sentence; the history has the whole
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ def code_row(version: ModelVersion) -> CodeRow | None:
         text=_text(version),
         size=version.code_size,
         sha256=version.code_sha256,
-        names=list(consent.names if consent else version.summary.code),
+        names=[
+            shortened(one_line(name), LONGEST_NAME) for name in (consent.names if consent else version.summary.code)
+        ],
         consent=consent,
         lack=refusal(version).details["advice"] if lacking else "",
         allowed=version.team.custom_code_allowed,

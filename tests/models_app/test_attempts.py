@@ -132,7 +132,10 @@ def test_an_inspection_that_tried(version: ModelVersion, engine: FakeEngine, as_
     assert (version.state, (version.error or {})["code"]) == (ModelVersion.State.UNREADABLE, "forbidden")
     assert Attempt.objects.get().doing == "inspecting it"
     assert version.source.quarantine is not None
-    assert "/etc/passwd" in as_bob.get(version.get_absolute_url()).content.decode()
+    page = as_bob.get(version.get_absolute_url()).content.decode()
+    assert "/etc/passwd" in page
+    assert "can be downloaded" not in page
+    assert "kept in quarantine" in page
 
 
 def test_a_measurement_that_tried(version: ModelVersion, bob: User, monkeypatch: pytest.MonkeyPatch) -> None:

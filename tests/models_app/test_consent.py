@@ -289,6 +289,15 @@ def test_the_page_of_a_version_that_was_agreed_to(agreed: ModelVersion, as_vera:
     assert agreed.get_absolute_url() in as_vera.get(SETTINGS).content.decode()
 
 
+def test_names_of_any_length_stay_in_the_sentence(lacking: ModelVersion, as_bob: Client) -> None:
+    said = {**SUMMARY.to_json(), "custom_objects": ["<b>" + 10_000 * "x" + "\nend"]}
+    ModelVersion.objects.update(summary_data=said)
+    page = as_bob.get(lacking.get_absolute_url()).content.decode()
+    section = page[page.index('id="code"') :].partition("</section>")[0]
+    assert "&lt;b&gt;xxx" in section
+    assert 1000 * "x" not in section
+
+
 def test_the_same_policy_again_is_no_change(as_alice: Client, team: Team) -> None:
     as_alice.post(POLICY, {"custom_code": "no"})
     as_alice.post(POLICY, {"custom_code": "perhaps"})
