@@ -14,12 +14,24 @@ from pathlib import Path
 import pytest
 
 from bench.intake import ASKED, chosen, examine
-from tests.attacks import attacks
-from tests.attacks._attack import CONSENT, FINE, NEVER_OPENED, REFUSE, Attack, dense, keras, layer, model, plain_weights
+from tests.attacks import attacks, graphs
+from tests.attacks._attack import (
+    CONSENT,
+    FINE,
+    NEVER_OPENED,
+    REFUSE,
+    Attack,
+    dense,
+    keras,
+    layer,
+    model,
+    plain_weights,
+    zipped,
+)
 from tests.formats.corpus import entries
 from worker import intake, pipeline
 from worker.errors import LarderError, UnsafeContent
-from worker.formats import _keras_files, _strict_json
+from worker.formats import _keras_files, _regions, _strict_json
 from worker.formats._format import Summary
 from worker.formats._screen import _keras, _said, _table, screen
 from worker.report import Finding, Severity, needing_consent, refusals
@@ -123,6 +135,35 @@ def test_the_archive_that_was_screened_is_the_one_that_is_opened(tmp_path: Path)
     assert zipfile.is_zipfile(path)
     stored = _keras_files.read_keras(path, tmp_path / "scratch")
     assert "dense" in [layer["config"]["name"] for layer in stored.architecture.root["config"]["layers"]]
+
+
+PADDING = {"padding.bin": bytes(_regions.IN_PLACE)}  # a stored member of that size is read where it lies
+
+
+def screened(content: bytes, slug: str, folder: Path) -> list[Finding]:
+    path = folder / "upload"
+    path.write_bytes(content)
+    return screen(path, slug, folder / "scratch")
+
+
+def test_what_is_large_is_looked_at_as_well(tmp_path: Path) -> None:
+    inner = keras(model(layer("TFSMLayer", filepath="/etc/x", name="bad")), more=PADDING)
+    (finding,) = refusals(screened(keras(model(dense()), more={"inner.keras": inner}), "keras", tmp_path))[:1]
+    assert "TFSMLayer" in finding.sentence
+
+
+def test_a_large_pickle_beside_a_model_is_looked_at(tmp_path: Path) -> None:
+    harmful = b"\x80\x02cos\nsystem\nU\x04trueR."
+    held = pickle.dumps(bytes(_regions.IN_PLACE), 2)[:-1] + harmful[2:]
+    assert refusals(screened(keras(model(dense()), more={"notes.pkl": held}), "keras", tmp_path))
+
+
+def test_weights_of_a_graph_may_lie_in_the_archive(tmp_path: Path) -> None:
+    """As Larder packs a folder: what does not shrink is stored."""
+    files = dict(graphs._saved())
+    shard = next(name for name in files if ".data-" in name)
+    files[shard] += bytes(_regions.IN_PLACE)
+    assert screened(zipped(files), "saved_model", tmp_path) == []
 
 
 def test_notes_hide_no_refusal() -> None:

@@ -36,6 +36,8 @@ DESCRIPTIONS = ("config.json", "model.json", "architecture.json", "model_config.
 TELLING = (b'class_name"', b'class_name\\"', b'"modelTopology"')
 ESCAPED = b"\\u00"  # as which any of those can be written
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle", ".p")
+# What is read from a file of its own, however large it is
+AS_FILES = (*_saved_model.GRAPHS, _saved_model.KERAS_METADATA, ".index", _onnx_file.SUFFIX, *PICKLES)
 DEEPEST = 4  # archives in each other
 GROWTH, FREE = 200, 256 * 1024 * 1024  # how much all archives together may unpack to: times the file, and anyway
 BESIDE = "arrays of numbers and texts; no program that runs when it is opened"
@@ -92,7 +94,8 @@ class _Walk:
             yield _said.refuse(place, found, "archives of a model's files", "Unpack it first.")
             return
         self.archives += 1
-        members = members_of(region.path, self.scratch / "screen" / str(self.archives))
+        folder = self.scratch / "screen" / str(self.archives)
+        members = [_with_its_own_file(member, folder) for member in members_of(region.path, folder)]
         yield from self._members(members)
         for member in members:
             yield from self.of(member, depth=depth + 1)
@@ -103,9 +106,11 @@ class _Walk:
         for member in members:
             path = PurePosixPath(member.name)
             if path.name in _saved_model.GRAPHS and member.is_whole:
-                yield from _graphs.saved_model(member.path.parent, path.name, self.stored)
+                shards = _shards(members, path.parent / "variables" / "variables")
+                yield from _graphs.saved_model(member.path.parent, path.name, self.stored, shards)
             elif path.suffix == ".index" and member.is_whole and path.parent.name != "variables":
-                yield from _graphs.checkpoint(member.path.with_suffix(""), path.name)
+                shards = _shards(members, path.with_suffix(""))
+                yield from _graphs.checkpoint(member.path.with_suffix(""), path.name, shards)
             elif path.suffix == ".xml" and (weights := by_name.get(str(path.with_suffix(".bin")))):
                 yield from _xml.screen(member, weights.size, path.name)
 
@@ -204,6 +209,29 @@ class _Walk:
                 with suppress(LarderError):  # which its format tells
                     root = found.stored(self.scratch).architecture.root
                     yield from _keras.screen(root, _keras.Described(place, self.stored))
+
+
+def _shards(members: list[Region], prefix: PurePosixPath) -> list[int]:
+    """The sizes of the files with a checkpoint's numbers, which may lie in the archive and nowhere else."""
+    return [member.size for member in members if member.name.startswith(f"{prefix}.data-")]
+
+
+def _with_its_own_file(member: Region, folder: Path) -> Region:
+    """The same, unpacked beside the small members where its reader needs a file; what holds weights stays in place."""
+    head = member.head(4)
+    needed = member.name.lower().endswith(AS_FILES) or _is_pickle(head) or _is_zip(member.name, head)
+    if member.is_whole or not needed:
+        return member
+    target = folder / f"{member.path.name}.small" / member.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        file.writelines(member.blocks())
+    return Region.whole(target, member.name)
+
+
+def _is_zip(name: str, head: bytes) -> bool:
+    """Arrays of NumPy are read in place, and never as anything else."""
+    return head in archive.ZIP_MAGIC and not name.endswith(".npz")
 
 
 def _is_json(head: bytes) -> bool:

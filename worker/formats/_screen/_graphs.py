@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ FREE = 1024**3  # bytes that a constant of one repeated number may have
 KERAS_METADATA = "keras_metadata.pb"
 
 
-def saved_model(folder: Path, place: str, stored: int) -> Iterator[Finding]:
-    """A SavedModel in its folder: its graph, its assets, its list of variables, and what Keras left beside it."""
+def saved_model(folder: Path, place: str, stored: int, shards: Sequence[int]) -> Iterator[Finding]:
+    """A SavedModel in its folder: its graph, its assets, its list of variables, and what Keras left beside it.
+
+    ``shards``: how many bytes each file with numbers of variables has, wherever it lies."""
     try:
         proto = _saved_model.read_proto(folder)
     except UnsafeContent as error:
@@ -34,7 +36,7 @@ def saved_model(folder: Path, place: str, stored: int) -> Iterator[Finding]:
                 yield from _metadata(node.user_object.metadata, place, stored)
     if (folder / KERAS_METADATA).is_file():
         yield from _keras_metadata(folder / KERAS_METADATA, place, stored)
-    yield from checkpoint(folder / "variables" / "variables", place)
+    yield from checkpoint(folder / "variables" / "variables", place, shards)
 
 
 def frozen(path: Path, place: str) -> Iterator[Finding]:
@@ -84,27 +86,23 @@ def _metadata(text: str, place: str, stored: int) -> Iterator[Finding]:
     yield from _keras.of_graph(root, _keras.Described(place, stored))
 
 
-def checkpoint(prefix: Path, place: str) -> Iterator[Finding]:
-    """The list of variables: what they take in all is not more than the files of their numbers hold."""
+def checkpoint(prefix: Path, place: str, shards: Sequence[int]) -> Iterator[Finding]:
+    """The list of variables: what they take in all is not more than the files of their numbers hold, each of which has
+    so many bytes."""
     index = prefix.with_name(f"{prefix.name}.index")
     if not index.is_file():
         return
-    files = list(prefix.parent.glob(f"{_plain(prefix.name)}.data-*"))
-    held = sum(file.stat().st_size for file in files)
+    held, files = sum(shards), len(shards)
     try:
         listed = _listed(index)
     except (ValueError, IndexError) as error:
         raise CorruptFile(name=place, problem=f"{index.name} is not a list of variables") from error
-    if listed.shards > max(len(files), 1):
-        yield _said.refuse(place, f"is spread over {listed.shards:,} files, and has {len(files)}", NUMBERS)
+    if listed.shards > max(files, 1):
+        yield _said.refuse(place, f"is spread over {listed.shards:,} files, and has {files}", NUMBERS)
     for name, entry in listed.entries:
-        problem = _entry_problem(entry, held, len(files))
+        problem = _entry_problem(entry, held, files)
         if problem:
             yield _said.refuse(place, f"{problem} for the variable {_said.short(name)}", NUMBERS)
-
-
-def _plain(name: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
 @dataclass(frozen=True)
