@@ -128,9 +128,14 @@ def test_what_they_tried_counts_although_nobody_asks_them(tmp_path: Path, monkey
 class OneTries:
     """The first job of a result ends as it may, the second one tries what no model needs."""
 
+    def __init__(self) -> None:
+        self.began = threading.Event()
+
     def run(self, step: str, arguments: dict[str, Any], **more: Any) -> Answer:
         if "again" in arguments:
+            self.began.set()
             raise forbidden([Attempt("program", "sh")])
+        assert self.began.wait(LONG)
         raise ModelError(problem="it fell over")
 
 
