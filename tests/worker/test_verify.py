@@ -176,6 +176,17 @@ def test_a_source_that_rounds_beyond_all_bounds_proves_nothing(kind: str) -> Non
     assert not verify.asks_source(verify.judge(SEEN, other, TERMS)[2])
 
 
+def test_nor_does_one_that_rounds_to_zero() -> None:
+    """What is left of a difference of large numbers may be nothing at all, which no other answer is relative to."""
+    seen = dataclasses.replace(SEEN, values=[{"y": VALUES * 0}, {"y": VALUES}])
+    source = dataclasses.replace(seen, exact=[{"y": VALUES * 0.1}, {"y": VALUES * 1.1}])
+    near, far = (with_values(VALUES * share, VALUES) for share in (0.2, 3.0))
+    assert verify.asks_source(verify.judge(seen, near, TERMS)[2])
+    assert verify.judge(source, near, TERMS)[0] is Verdict.NOT_PROVABLE
+    assert verify.judge(source, far, TERMS)[0] is Verdict.DIFFERS
+    assert verify.judge(seen, near, TERMS)[0] is Verdict.DIFFERS
+
+
 def test_a_source_of_few_bits_hides_no_fault() -> None:
     """A bfloat16 rounds by a hundredth and more; a softmax that was taken twice lies further off than that."""
     terms = Terms(Tolerance(2.0**-5, 0.0), exact_weights=True)

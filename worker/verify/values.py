@@ -73,9 +73,15 @@ def _floor(others: Iterable[Sequence[Arrays]], values: Sequence[Arrays]) -> floa
 
 def _changing(source: Seen, name: str) -> float:
     """The share of an output's whole numbers or booleans that rounding alone changes in the source."""
-    others = zip([*source.exact, *source.nudged], [*source.values, *source.values], strict=False)
-    both = [(other[name], values[name]) for other, values in others if name in other and name in values]
+    both = _twice(source, name)
     return max((float((a != b).mean()) for a, b in both if a.shape == b.shape and b.size), default=0.0)
+
+
+def _twice(source: Seen, name: str) -> list[tuple[Array, Array]]:
+    """One output of all draws, beside what it is in float64 and on inputs an ulp beside, where those are known."""
+    others = [held for held in (source.exact, source.nudged) if held]
+    pairs = [pair for held in others for pair in zip(held, source.values, strict=False)]
+    return [(other[name], values[name]) for other, values in pairs if name in other and name in values]
 
 
 def values_check(source: Seen, result: Seen, terms: Terms) -> Check:
@@ -128,7 +134,7 @@ def _wrong(wrong: dict[str, list[Difference]], source: Seen, terms: Terms, data:
     if all(_is_shaky(old, item, source, terms) for old, item in every):
         sentence = f"Rounding alone moves the answers of the source so far that they prove nothing: {listed}."
         return Check("values", None, sentence, data)
-    near = all(item.max_rel or item.changed for _, item in every)
+    near = all(item.max_abs or item.changed for _, item in every)
     return Check("values", False, f"The values differ: {listed}.", data | {"numbers": near})
 
 
@@ -144,7 +150,15 @@ def _is_shaky(old: str, item: Difference, source: Seen, terms: Terms) -> bool:
     if item.changed:
         return item.changed <= FLOORS * _changing(source, old)
     far = FLOORS * (rounding_floor(source) or 0.0)
-    return far > MOST_ROUNDING and (0 < item.max_rel <= far or (terms.shaky and item.max_rel > 0))
+    if not item.max_rel:  # it answers zero there, which nothing is relative to
+        return far > MOST_ROUNDING and 0 < item.max_abs <= FLOORS * _moving(source, old)
+    return far > MOST_ROUNDING and (item.max_rel <= far or terms.shaky)
+
+
+def _moving(source: Seen, name: str) -> float:
+    """How far rounding alone moves a number of an output in the source, in the output's own unit."""
+    gaps = (measure(other, values, Tolerance(1.0, 0.0)).max_abs for other, values in _twice(source, name))
+    return max(gaps, default=0.0)
 
 
 def _measured(
