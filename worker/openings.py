@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from worker.verify import Again
 
 QUESTION, INPUTS = "question.json", "inputs.npz"
-
-
 Elsewhere = Mapping[str, "Again | LarderError"]
 
 

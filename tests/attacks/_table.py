@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 MAGIC = 0xDB4775248B80FB57
-
-
-def rows(table: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Every (key, value) in the order of the file."""
-    _, place = _varint(table, len(table) - 48)
-    _, place = _varint(table, place)
-    start, place = _varint(table, place)
-    size, _ = _varint(table, place)
-    for _, handle in _block(table[start : start + size]):
-        at, next_place = _varint(handle, 0)
-        length, _ = _varint(handle, next_place)
-        yield from _block(table[at : at + length])
 
 
 def written(entries: list[tuple[bytes, bytes]]) -> bytes:
@@ -39,26 +26,6 @@ def _packed(entries: list[tuple[bytes, bytes]]) -> bytes:
     starts = starts or [0]
     block += b"".join(struct.pack("<L", start) for start in starts) + struct.pack("<L", len(starts))
     return block + b"\0" + struct.pack("<L", _masked(_crc32c(block + b"\0")))
-
-
-def _block(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    count = struct.unpack("<L", block[-4:])[0]
-    place, end, key = 0, len(block) - 4 - 4 * count, b""
-    while place < end:
-        shared, place = _varint(block, place)
-        own, place = _varint(block, place)
-        size, place = _varint(block, place)
-        key = key[:shared] + block[place : place + own]
-        yield key, block[place + own : place + own + size]
-        place += own + size
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while data[place] & 0x80:
-        value |= (data[place] & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-    return value | data[place] << shift, place + 1
 
 
 def _number(value: int) -> bytes:

@@ -130,7 +130,7 @@ def _index(key: bytes = b"", **changed: Any) -> bytes:
 
 
 def _entry_in(table: bytes, entry: Any) -> tuple[bytes, Any]:
-    from tests.attacks._table import rows
+    from worker.formats._screen._table import rows
 
     for name, value in rows(table):
         if name.startswith(b"kernel"):
@@ -139,7 +139,8 @@ def _entry_in(table: bytes, entry: Any) -> tuple[bytes, Any]:
 
 
 def _table_with(table: bytes, key: bytes, value: bytes) -> bytes:
-    from tests.attacks._table import rows, written
+    from tests.attacks._table import written
+    from worker.formats._screen._table import rows
 
     return written([(name, value if name == key else old) for name, old in rows(table)])
 
@@ -161,7 +162,8 @@ def _shape(*sizes: int) -> bytes:
 def _shards(count: int) -> bytes:
     from tensorflow.core.protobuf import tensor_bundle_pb2
 
-    from tests.attacks._table import rows, written
+    from tests.attacks._table import written
+    from worker.formats._screen._table import rows
 
     files = dict(_saved())
     header = tensor_bundle_pb2.BundleHeaderProto(num_shards=count)

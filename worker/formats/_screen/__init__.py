@@ -29,7 +29,7 @@ from worker.formats._architecture import YAML_SUFFIXES, parse
 from worker.formats._dangers import WHY, severity_of
 from worker.formats._regions import Region, members_of
 from worker.formats._screen import _graphs, _hdf5, _keras, _onnx, _said, _tflite, _xml
-from worker.report import Finding, Severity, refusals
+from worker.report import Finding, Severity
 
 HDF5, NPY, TFLITE = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"TFL3"
 DESCRIPTIONS = ("config.json", "model.json", "architecture.json", "model_config.json")  # whatever they begin with
@@ -51,7 +51,7 @@ def screen(path: Path, slug: str, scratch: Path, name: str = "") -> list[Finding
     """
     walk = _Walk(scratch, path.stat().st_size)
     found = _said.few(walk.of(Region.whole(path, name or path.name), slug))
-    return [*refusals(found), *(item for item in found if item not in refusals(found))]
+    return sorted(found, key=lambda item: item.severity is not Severity.REFUSE)
 
 
 @dataclass
@@ -94,7 +94,8 @@ class _Walk:
             yield _said.refuse(place, found, "archives of a model's files", "Unpack it first.")
             return
         self.archives += 1
-        folder = self.scratch / "screen" / str(self.archives)
+        # The file itself is unpacked where its readers look for it, and not once more for them
+        folder = self.scratch / "screen" / str(self.archives) if depth else self.scratch
         members = [_with_its_own_file(member, folder) for member in members_of(region.path, folder)]
         yield from self._members(members)
         for member in members:
